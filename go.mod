@@ -1,0 +1,3 @@
+module github.com/topolet/topolet
+
+go 1.26.0
