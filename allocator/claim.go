@@ -1,0 +1,73 @@
+package allocator
+
+import (
+	"slices"
+
+	"github.com/topolet/topolet/topology"
+)
+
+// ClaimUID identifies a claim for ever: a claim of the same name that is
+// created later has another UID.
+type ClaimUID string
+
+// PodUID identifies a pod.
+type PodUID string
+
+// Claim is a claim's name and owners.
+type Claim struct {
+	UID       ClaimUID `json:"uid"`
+	Namespace string   `json:"namespace"`
+	Name      string   `json:"name"`
+	// Pods are the pods that may use the claim.
+	Pods []PodUID `json:"pods"`
+}
+
+// Request is one allocation result of a claim: some CPUs out of one domain.
+type Request struct {
+	// Name is the request's name in the claim. It repeats when the request was
+	// answered with several devices.
+	Name string `json:"request"`
+	// Domain is the name of the [Domain] that the scheduler chose.
+	Domain string `json:"domain"`
+	// Share tells apart several shares of one domain; it may be empty.
+	Share string `json:"share,omitempty"`
+	// Count is the number of CPUs.
+	Count int `json:"count"`
+	// SharedPool adds the shared pool to the CPUs on which the container may run.
+	SharedPool bool `json:"sharedPool,omitempty"`
+}
+
+// Grant is a claim with the CPUs it got. Grants are values: those handed out by
+// the ledger may be kept, and must not be changed.
+type Grant struct {
+	Claim
+	// Parts answers the claim's requests, in their order.
+	Parts []Part `json:"parts"`
+}
+
+// Part is a request with the CPUs it got.
+type Part struct {
+	Request
+	CPUs topology.CPUSet `json:"cpus"`
+}
+
+// CPUs returns all CPUs of the grant.
+func (g Grant) CPUs() topology.CPUSet {
+	return g.of("")
+}
+
+// of returns the CPUs of one request, or of all for the empty name.
+func (g Grant) of(request string) topology.CPUSet {
+	var cpus topology.CPUSet
+	for _, p := range g.Parts {
+		if request == "" || p.Name == request {
+			cpus = cpus.Union(p.CPUs)
+		}
+	}
+	return cpus
+}
+
+// answers reports whether the grant was made for exactly these requests.
+func (g Grant) answers(requests []Request) bool {
+	return slices.EqualFunc(g.Parts, requests, func(p Part, r Request) bool { return p.Request == r })
+}

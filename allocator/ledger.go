@@ -1,0 +1,396 @@
+package allocator
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/topolet/topolet/topology"
+)
+
+// Store keeps the grants across restarts.
+type Store interface {
+	// Save replaces what is stored. When it returns without an error the grants
+	// survive a crash of the process and of the machine; when it returns an
+	// error the old ones do. Calls do not overlap.
+	Save(grants []Grant) error
+}
+
+// Ledger knows which claim holds which CPUs and which container names which
+// claim. All methods are safe for concurrent use.
+//
+// Calls come from two sides that do not know of each other. The kubelet's side
+// calls Grant before a pod's containers are created, any number of times, and
+// Release after they have stopped; after a restart of topolet it calls neither
+// for what is prepared. The runtime's side calls Sync once after every connect
+// and then, per container, Admit, Listed and Remove; each of them may be
+// missing or come again.
+//
+// A CPU of a grant leaves the shared pool with Grant and returns with Release,
+// so that a container which restarts, or one container of a pod following the
+// other, finds its CPUs as they were.
+type Ledger struct {
+	store Store
+
+	// saving is held while grants change and are written, so that a slow disk
+	// delays Grant and Release and nobody else. It is taken before mu.
+	saving sync.Mutex
+
+	mu         sync.Mutex
+	domains    map[string]*Domain
+	shareable  topology.CPUSet // what the pool is when nothing is granted
+	reserved   topology.CPUSet
+	grants     map[ClaimUID]Grant
+	containers map[ContainerID]*tracked
+}
+
+// NewLedger returns the ledger of a machine with the grants that a Store kept.
+// Reserved CPUs always stay in the shared pool; at least one of them must be
+// online and not isolated.
+//
+// Grants are taken over as they are, also where the machine no longer has their
+// CPUs: [Ledger.Conflicts] tells.
+func NewLedger(m *topology.Machine, reserved topology.CPUSet, store Store, grants []Grant) (*Ledger, error) {
+	shareable := m.Online.Difference(m.Isolated)
+	reserved = reserved.Intersection(shareable)
+	if reserved.IsEmpty() {
+		return nil, fmt.Errorf("no reserved CPU is online and free of isolcpus: reserve at least one of %s, "+
+			"so that containers without a claim have a CPU to run on", shareable)
+	}
+	l := &Ledger{
+		store:      store,
+		domains:    map[string]*Domain{},
+		shareable:  shareable,
+		reserved:   reserved,
+		grants:     map[ClaimUID]Grant{},
+		containers: map[ContainerID]*tracked{},
+	}
+	for _, d := range Domains(m, reserved) {
+		l.domains[d.Name] = d
+	}
+	for _, g := range grants {
+		l.grants[g.UID] = g
+	}
+	return l, nil
+}
+
+// Grant gives a claim CPUs for each of its requests and returns when they are
+// stored. A claim that comes again gets what it has, with its pods brought up to
+// date. On an error nothing has changed.
+func (l *Ledger) Grant(claim Claim, requests []Request) (Grant, error) {
+	l.saving.Lock()
+	defer l.saving.Unlock()
+
+	old, known, g, err := l.assemble(claim, requests)
+	if err != nil {
+		return Grant{}, err
+	}
+	if known && slices.Equal(old.Pods, g.Pods) {
+		return old, nil
+	}
+	if err := l.store.Save(l.Grants()); err != nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if known {
+			l.grants[claim.UID] = old
+		} else {
+			delete(l.grants, claim.UID)
+		}
+		return Grant{}, fmt.Errorf("store the grant of claim %s/%s: %w", claim.Namespace, claim.Name, err)
+	}
+	return g, nil
+}
+
+// assemble chooses the CPUs of a claim and enters the grant, not yet stored.
+func (l *Ledger) assemble(claim Claim, requests []Request) (old Grant, known bool, g Grant, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+
+	if old, known = l.grants[claim.UID]; known {
+		if !old.answers(requests) {
+			return old, known, g, &ChangedClaimError{Claim: claim}
+		}
+		g = Grant{Claim: claim, Parts: old.Parts}
+	} else {
+		g.Claim = claim
+		free := l.shareable.Difference(l.busy())
+		for _, r := range requests {
+			d, ok := l.domains[r.Domain]
+			if !ok {
+				return old, known, g, &UnknownDomainError{Domain: r.Domain}
+			}
+			cpus, err := d.Choose(free, r.Count)
+			if err != nil {
+				return old, known, g, fmt.Errorf("request %q: %w", r.Name, err)
+			}
+			free = free.Difference(cpus)
+			g.Parts = append(g.Parts, Part{Request: r, CPUs: cpus})
+		}
+	}
+	l.grants[g.UID] = g
+	return old, known, g, nil
+}
+
+// Release takes a claim's CPUs back and returns when that is stored. A claim
+// without a grant is no error. A claim whose container still runs is an
+// [*InUseError].
+func (l *Ledger) Release(uid ClaimUID) error {
+	l.saving.Lock()
+	defer l.saving.Unlock()
+
+	g, known, err := l.releasable(uid)
+	if err != nil || !known {
+		return err
+	}
+	remaining := slices.DeleteFunc(l.Grants(), func(g Grant) bool { return g.UID == uid })
+	if err := l.store.Save(remaining); err != nil {
+		return fmt.Errorf("store the release of claim %s/%s: %w", g.Namespace, g.Name, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.grants, uid)
+	return nil
+}
+
+func (l *Ledger) releasable(uid ClaimUID) (Grant, bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	g, known := l.grants[uid]
+	if !known {
+		return g, false, nil
+	}
+	for _, c := range l.containers {
+		if slices.ContainsFunc(c.Claims, func(r Ref) bool { return r.Claim == uid }) {
+			return g, true, &InUseError{Grant: g, Container: c.Container}
+		}
+	}
+	return g, true, nil
+}
+
+// Admit enters a container that is about to be created and returns the CPUs it
+// must be created with. The error is an [*UnknownClaimError] or a
+// [*NotReservedError], and the container is then not entered.
+func (l *Ledger) Admit(c Container) (topology.CPUSet, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.permitted(c); err != nil {
+		return topology.CPUSet{}, err
+	}
+	cpus := l.desired(c, l.pool())
+	l.containers[c.ID] = &tracked{Container: c, told: cpus, isTold: true}
+	return cpus, nil
+}
+
+func (l *Ledger) permitted(c Container) error {
+	for _, ref := range c.Claims {
+		g, ok := l.grants[ref.Claim]
+		if !ok || g.of(ref.Request).IsEmpty() {
+			return &UnknownClaimError{Container: c, Ref: ref}
+		}
+		if !slices.Contains(g.Pods, c.Pod) {
+			return &NotReservedError{Container: c, Grant: g}
+		}
+	}
+	return nil
+}
+
+// Listed notes that the runtime now finds the container by its id, so that
+// updates of it are heeded.
+func (l *Ledger) Listed(id ContainerID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c, ok := l.containers[id]; ok {
+		c.listed = true
+	}
+}
+
+// Remove forgets a container that has stopped or was never started.
+func (l *Ledger) Remove(id ContainerID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.containers, id)
+}
+
+// Sync replaces all containers with those that the runtime lists.
+func (l *Ledger) Sync(containers []Container) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.containers)
+	for _, c := range containers {
+		told := c.Observed
+		if told.IsEmpty() {
+			told = l.shareable
+		}
+		l.containers[c.ID] = &tracked{Container: c, listed: true, told: told, isTold: true}
+	}
+}
+
+// Updates returns, ordered by id, the containers whose CPUs the runtime must
+// change. They count as told from then on; if one was not heeded, say so with
+// [Ledger.Untold] and it is returned again.
+func (l *Ledger) Updates() []Update {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var updates []Update
+	pool := l.pool()
+	for _, c := range l.containers {
+		if !c.listed {
+			continue
+		}
+		desired := l.desired(c.Container, pool)
+		if c.isTold && c.told.Equals(desired) {
+			continue
+		}
+		c.told, c.isTold = desired, true
+		updates = append(updates, Update{ID: c.ID, CPUs: desired})
+	}
+	slices.SortFunc(updates, func(a, b Update) int { return cmp.Compare(a.ID, b.ID) })
+	return updates
+}
+
+// Untold notes that the runtime did not heed an update of the container.
+func (l *Ledger) Untold(id ContainerID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c, ok := l.containers[id]; ok {
+		c.isTold = false
+	}
+}
+
+// Pool returns the CPUs of containers without a claim.
+func (l *Ledger) Pool() topology.CPUSet {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.pool()
+}
+
+// Entry returns the container with what the ledger wants of it.
+func (l *Ledger) Entry(id ContainerID) (Entry, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c, ok := l.containers[id]
+	if !ok {
+		return Entry{}, false
+	}
+	return l.entry(c, l.pool()), true
+}
+
+// Entries returns all containers, ordered by id.
+func (l *Ledger) Entries() []Entry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	pool := l.pool()
+	entries := make([]Entry, 0, len(l.containers))
+	for _, c := range l.containers {
+		entries = append(entries, l.entry(c, pool))
+	}
+	slices.SortFunc(entries, func(a, b Entry) int { return cmp.Compare(a.ID, b.ID) })
+	return entries
+}
+
+func (l *Ledger) entry(c *tracked, pool topology.CPUSet) Entry {
+	return Entry{
+		Container: c.Container,
+		Desired:   l.desired(c.Container, pool),
+		Exclusive: len(c.Claims) > 0,
+		Orphan:    l.isOrphan(c.Container),
+	}
+}
+
+// Grants returns all grants, ordered by claim UID.
+func (l *Ledger) Grants() []Grant {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.SortedFunc(maps.Values(l.grants), func(a, b Grant) int { return cmp.Compare(a.UID, b.UID) })
+}
+
+// Domains returns the domains of the machine, by name.
+func (l *Ledger) Domains() map[string]*Domain { return l.domains }
+
+// Conflicts returns what the ledger holds although it ought not to be: grants
+// outside the domain they came from, and containers with a claim that nobody
+// prepared. The CPUs of both are withheld from everyone else.
+func (l *Ledger) Conflicts() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var found []string
+	for _, g := range l.grants {
+		for _, p := range g.Parts {
+			d, ok := l.domains[p.Domain]
+			if !ok {
+				found = append(found, fmt.Sprintf("claim %s/%s (%s) holds CPUs %s of device %s, which the machine no longer has",
+					g.Namespace, g.Name, g.UID, p.CPUs, p.Domain))
+			} else if !p.CPUs.IsSubsetOf(d.CPUs) {
+				found = append(found, fmt.Sprintf("claim %s/%s (%s) holds CPUs %s, of which %s no longer belong to device %s",
+					g.Namespace, g.Name, g.UID, p.CPUs, p.CPUs.Difference(d.CPUs), p.Domain))
+			}
+		}
+	}
+	for _, c := range l.containers {
+		if l.isOrphan(c.Container) {
+			found = append(found, fmt.Sprintf("container %s of pod %s/%s runs on CPUs %q of a claim that is not prepared here",
+				c.Name, c.PodNamespace, c.PodName, c.Observed))
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
+// busy are the CPUs that nobody else may get.
+func (l *Ledger) busy() topology.CPUSet {
+	var busy topology.CPUSet
+	for _, g := range l.grants {
+		busy = busy.Union(g.CPUs())
+	}
+	for _, c := range l.containers {
+		if l.isOrphan(c.Container) {
+			for _, d := range l.domains {
+				busy = busy.Union(c.Observed.Intersection(d.CPUs))
+			}
+		}
+	}
+	return busy
+}
+
+// pool is never empty: if grants from before a change of the configuration
+// cover every CPU, it falls back to the reserved ones.
+func (l *Ledger) pool() topology.CPUSet {
+	pool := l.shareable.Difference(l.busy())
+	if pool.IsEmpty() {
+		return l.reserved
+	}
+	return pool
+}
+
+func (l *Ledger) isOrphan(c Container) bool {
+	return len(c.Claims) > 0 && l.permitted(c) != nil
+}
+
+// desired are the CPUs of a container: those of its claims, or the pool. An
+// orphan stays where it was observed, unless that was everywhere.
+func (l *Ledger) desired(c Container, pool topology.CPUSet) topology.CPUSet {
+	if len(c.Claims) == 0 {
+		return pool
+	}
+	if l.isOrphan(c) {
+		if c.Observed.IsEmpty() {
+			return pool
+		}
+		return c.Observed
+	}
+	var cpus topology.CPUSet
+	for _, ref := range c.Claims {
+		for _, p := range l.grants[ref.Claim].Parts {
+			if ref.Request != "" && ref.Request != p.Name {
+				continue
+			}
+			cpus = cpus.Union(p.CPUs)
+			if p.SharedPool {
+				cpus = cpus.Union(pool)
+			}
+		}
+	}
+	return cpus
+}
