@@ -36,11 +36,11 @@ func NewCPUSet(ids ...int) CPUSet {
 // prints). White space around the list is ignored and the empty string is the
 // empty set.
 func ParseCPUSet(list string) (CPUSet, error) {
-	b := &bitset.BitSet{}
 	list = strings.TrimSpace(list)
 	if list == "" {
-		return CPUSet{b}, nil
+		return CPUSet{}, nil
 	}
+	var words []uint64
 	for part := range strings.SplitSeq(list, ",") {
 		first, last, isRange := strings.Cut(part, "-")
 		lo, err := parseCPU(first)
@@ -54,13 +54,30 @@ func ParseCPUSet(list string) (CPUSet, error) {
 			}
 		}
 		if hi < lo {
-			return CPUSet{}, fmt.Errorf("CPU list %q: range %q runs backwards", shorten(list), part)
+			return CPUSet{}, fmt.Errorf("CPU list %q: range %q runs backwards", shorten(list), shorten(part))
 		}
-		for id := lo; id <= hi; id++ {
-			b.Set(id)
-		}
+		words = setRange(words, lo, hi)
 	}
-	return CPUSet{b}, nil
+	return CPUSet{bitset.From(words)}, nil
+}
+
+// setRange sets the bits lo to hi, a word at a time: a list that repeats
+// "0-16383" over and over must not cost more than it is long.
+func setRange(words []uint64, lo, hi uint) []uint64 {
+	if need := int(hi/64) + 1; need > len(words) { //nolint:gosec // below MaxCPUs
+		words = append(words, make([]uint64, need-len(words))...)
+	}
+	for w := lo / 64; w <= hi/64; w++ {
+		mask := ^uint64(0)
+		if w == lo/64 {
+			mask &= ^uint64(0) << (lo % 64)
+		}
+		if w == hi/64 {
+			mask &= ^uint64(0) >> (63 - hi%64)
+		}
+		words[w] |= mask
+	}
+	return words
 }
 
 // ParseCPUMask reads the kernel's mask format: hexadecimal words of 32 bits

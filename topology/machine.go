@@ -74,12 +74,16 @@ type Group struct {
 	// or have holes: use it to speak to people, never to tell groups apart.
 	KernelID int
 	CPUs     CPUSet
+	// CacheBytes is the size of the cache of an L2 or L3 group (cache/indexN/size);
+	// 0 where the machine does not tell.
+	CacheBytes uint64
 }
 
 // CoreType is the kind of a core on a machine with more than one kind.
 type CoreType string
 
-// The kinds of cores. A machine with one kind has standard cores only.
+// The kinds of cores. A machine with one kind has standard cores only; of three
+// or more kinds, those between the fastest and the slowest are standard.
 const (
 	Standard    CoreType = "standard"
 	Performance CoreType = "performance"
