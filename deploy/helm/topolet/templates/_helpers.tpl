@@ -1,0 +1,25 @@
+{{- define "topolet.labels" -}}
+{{ include "topolet.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "topolet.selectorLabels" -}}
+app.kubernetes.io/name: topolet
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* The driver's configuration file. */}}
+{{- define "topolet.config" -}}
+apiVersion: topolet.dev/v1alpha1
+kind: Configuration
+{{- with .Values.config }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* CEL: what kind of capacity the driver publishes. The admission policy knows no other. */}}
+{{- define "topolet.capacities" -}}
+["topolet.dev/cpus", "topolet.dev/tenants"]
+{{- end }}
