@@ -42,14 +42,15 @@ func newSysfs(root fs.FS) *sysfs {
 	return &sysfs{root: root, quick: quick, buf: make([]byte, maxFile+1)}
 }
 
-// read returns the content of the file without surrounding white space. It is
-// valid until the next read.
+// read returns the content of the file without surrounding white space, or the
+// NUL that some kernels end a CPU list with. It is valid until
+// the next read.
 func (s *sysfs) read(name string) ([]byte, bool) {
 	n, err := s.fill(name)
 	if err != nil || n > maxFile {
 		return nil, false
 	}
-	return bytes.TrimSpace(s.buf[:n]), true
+	return bytes.Trim(s.buf[:n], " \t\n\x00"), true
 }
 
 func (s *sysfs) fill(name string) (int, error) {
