@@ -53,11 +53,11 @@ type Part struct {
 
 // CPUs returns all CPUs of the grant.
 func (g Grant) CPUs() topology.CPUSet {
-	return g.of("")
+	return g.CPUsOf("")
 }
 
-// of returns the CPUs of one request, or of all for the empty name.
-func (g Grant) of(request string) topology.CPUSet {
+// CPUsOf returns the CPUs of one request, or of all for the empty name.
+func (g Grant) CPUsOf(request string) topology.CPUSet {
 	var cpus topology.CPUSet
 	for _, p := range g.Parts {
 		if request == "" || p.Name == request {

@@ -1,6 +1,11 @@
 package allocator
 
-import "github.com/topolet/topolet/topology"
+import (
+	"fmt"
+	"strings"
+
+	"github.com/topolet/topolet/topology"
+)
 
 // ContainerID is the container runtime's id of a container.
 type ContainerID string
@@ -28,6 +33,33 @@ type Ref struct {
 	Request string
 }
 
+// RefPrefix marks the text form of a [Ref] among the device names that the
+// kubelet passes to the container runtime.
+const RefPrefix = "topolet.dev/claim="
+
+// String returns the text form: the prefix, the claim's UID and, after a dot,
+// the request. Neither UIDs nor request names contain dots.
+func (r Ref) String() string {
+	if r.Request == "" {
+		return RefPrefix + string(r.Claim)
+	}
+	return RefPrefix + string(r.Claim) + "." + r.Request
+}
+
+// ParseRef reads the text form. Text without the prefix is somebody else's: ok
+// is false and err is nil.
+func ParseRef(text string) (ref Ref, ok bool, err error) {
+	name, ok := strings.CutPrefix(text, RefPrefix)
+	if !ok {
+		return Ref{}, false, nil
+	}
+	uid, request, dotted := strings.Cut(name, ".")
+	if uid == "" || dotted && (request == "" || strings.Contains(request, ".")) {
+		return Ref{}, false, fmt.Errorf("device %q: want %s<claim UID>.<request>", text, RefPrefix)
+	}
+	return Ref{Claim: ClaimUID(uid), Request: request}, true, nil
+}
+
 // Update tells the runtime to give a container other CPUs.
 type Update struct {
 	ID   ContainerID
@@ -39,8 +71,9 @@ type Entry struct {
 	Container
 	// Desired are the CPUs that the container ought to run on.
 	Desired topology.CPUSet
-	// Exclusive says that Desired comes from claims.
-	Exclusive bool
+	// Granted are those among Desired that its claims give it and that no other
+	// claim's container may run on; empty for a shared container.
+	Granted topology.CPUSet
 	// Orphan says that the container names a claim that the ledger does not
 	// know. It keeps the CPUs that it was observed on, and nobody else gets them.
 	Orphan bool

@@ -186,7 +186,7 @@ func (l *Ledger) Admit(c Container) (topology.CPUSet, error) {
 func (l *Ledger) permitted(c Container) error {
 	for _, ref := range c.Claims {
 		g, ok := l.grants[ref.Claim]
-		if !ok || g.of(ref.Request).IsEmpty() {
+		if !ok || g.CPUsOf(ref.Request).IsEmpty() {
 			return &UnknownClaimError{Container: c, Ref: ref}
 		}
 		if !slices.Contains(g.Pods, c.Pod) {
@@ -213,12 +213,17 @@ func (l *Ledger) Remove(id ContainerID) {
 	delete(l.containers, id)
 }
 
-// Sync replaces all containers with those that the runtime lists.
+// Sync replaces all containers with those that the runtime lists. What they were
+// observed on counts as what the runtime was told, so that a container which is
+// where it ought to be is left alone.
 func (l *Ledger) Sync(containers []Container) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	clear(l.containers)
 	for _, c := range containers {
+		if l.shareable.IsSubsetOf(c.Observed) {
+			c.Observed = topology.CPUSet{}
+		}
 		told := c.Observed
 		if told.IsEmpty() {
 			told = l.shareable
@@ -291,12 +296,17 @@ func (l *Ledger) Entries() []Entry {
 }
 
 func (l *Ledger) entry(c *tracked, pool topology.CPUSet) Entry {
-	return Entry{
+	e := Entry{
 		Container: c.Container,
 		Desired:   l.desired(c.Container, pool),
-		Exclusive: len(c.Claims) > 0,
 		Orphan:    l.isOrphan(c.Container),
 	}
+	if !e.Orphan {
+		for _, ref := range c.Claims {
+			e.Granted = e.Granted.Union(l.grants[ref.Claim].CPUsOf(ref.Request))
+		}
+	}
+	return e
 }
 
 // Grants returns all grants, ordered by claim UID.
@@ -309,32 +319,43 @@ func (l *Ledger) Grants() []Grant {
 // Domains returns the domains of the machine, by name.
 func (l *Ledger) Domains() map[string]*Domain { return l.domains }
 
-// Conflicts returns what the ledger holds although it ought not to be: grants
-// outside the domain they came from, and containers with a claim that nobody
-// prepared. The CPUs of both are withheld from everyone else.
-func (l *Ledger) Conflicts() []string {
+// Conflict is something the ledger holds although it ought not to be. Its CPUs
+// are withheld from everyone else.
+type Conflict struct {
+	// Domain is the domain concerned, or empty.
+	Domain  string
+	Message string
+}
+
+// Conflicts returns the grants that lie outside the domain they came from and
+// the containers with a claim that nobody prepared, in a stable order.
+func (l *Ledger) Conflicts() []Conflict {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var found []string
+	var found []Conflict
 	for _, g := range l.grants {
 		for _, p := range g.Parts {
-			d, ok := l.domains[p.Domain]
-			if !ok {
-				found = append(found, fmt.Sprintf("claim %s/%s (%s) holds CPUs %s of device %s, which the machine no longer has",
-					g.Namespace, g.Name, g.UID, p.CPUs, p.Domain))
-			} else if !p.CPUs.IsSubsetOf(d.CPUs) {
-				found = append(found, fmt.Sprintf("claim %s/%s (%s) holds CPUs %s, of which %s no longer belong to device %s",
-					g.Namespace, g.Name, g.UID, p.CPUs, p.CPUs.Difference(d.CPUs), p.Domain))
+			lost := p.CPUs
+			if d, ok := l.domains[p.Domain]; ok {
+				lost = lost.Difference(d.CPUs)
+			}
+			if !lost.IsEmpty() {
+				found = append(found, Conflict{p.Domain, fmt.Sprintf(
+					"claim %s/%s (%s) holds CPUs %s, of which %s no longer belong to device %s: delete its pods to release them",
+					g.Namespace, g.Name, g.UID, p.CPUs, lost, p.Domain)})
 			}
 		}
 	}
 	for _, c := range l.containers {
 		if l.isOrphan(c.Container) {
-			found = append(found, fmt.Sprintf("container %s of pod %s/%s runs on CPUs %q of a claim that is not prepared here",
-				c.Name, c.PodNamespace, c.PodName, c.Observed))
+			found = append(found, Conflict{"", fmt.Sprintf(
+				"container %s of pod %s/%s runs on CPUs %q of a claim that is not prepared here: delete the pod to release them",
+				c.Name, c.PodNamespace, c.PodName, c.Observed)})
 		}
 	}
-	slices.Sort(found)
+	slices.SortFunc(found, func(a, b Conflict) int {
+		return cmp.Or(cmp.Compare(a.Domain, b.Domain), cmp.Compare(a.Message, b.Message))
+	})
 	return found
 }
 

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"k8s.io/klog/v2"
+)
+
+const shutdownLimit = 2 * time.Second
+
+// serveHTTP answers the kubelet's probes and Prometheus until the context ends;
+// the channel is closed when the server has stopped. /healthz is whether the
+// process answers, for a restart mends nothing else; /readyz is whether claims
+// can be served.
+func serveHTTP(ctx context.Context, address string, metrics prometheus.Gatherer, ready func() error) (<-chan struct{}, error) {
+	stopped := make(chan struct{})
+	if address == "" {
+		close(stopped)
+		return stopped, nil
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("flag --http-address: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, nil) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { answer(w, ready()) })
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	go func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			klog.FromContext(ctx).Error(err, "HTTP server ended")
+		}
+	}()
+	go func() {
+		defer close(stopped)
+		<-ctx.Done()
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownLimit)
+		defer cancel()
+		if err := server.Shutdown(limited); err != nil {
+			server.Close() //nolint:errcheck // the process ends
+		}
+	}()
+	return stopped, nil
+}
+
+func answer(w http.ResponseWriter, err error) {
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ok") //nolint:errcheck // the client has gone
+}

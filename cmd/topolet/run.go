@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	logsapi "k8s.io/component-base/logs/api/v1"
+	"k8s.io/klog/v2"
+
+	"github.com/topolet/topolet/allocator"
+	"github.com/topolet/topolet/draplugin"
+	"github.com/topolet/topolet/draplugin/v1alpha1"
+	"github.com/topolet/topolet/nriplugin"
+	"github.com/topolet/topolet/topology"
+)
+
+// runOptions are the flags of `topolet run`.
+type runOptions struct {
+	nodeName    string
+	config      string
+	kubeconfig  string
+	root        string
+	stateDir    string
+	pluginsDir  string
+	registryDir string
+	cdiDir      string
+	nriSocket   string
+	httpAddress string
+}
+
+func newRunCommand() *cobra.Command {
+	opts := runOptions{}
+	logs := logsapi.NewLoggingConfiguration()
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the node agent: publish this machine's CPUs and pin the containers that claim them",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := logsapi.ValidateAndApply(logs, nil); err != nil {
+				return fmt.Errorf("logging flags: %w", err)
+			}
+			if err := opts.validate(); err != nil {
+				return err
+			}
+			return run(cmd.Context(), opts)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&opts.nodeName, "node-name", "", "name of the Node object of this machine (required)")
+	flags.StringVar(&opts.config, "config", "", "configuration file, kind Configuration of topolet.dev/v1alpha1; none means the defaults")
+	flags.StringVar(&opts.kubeconfig, "kubeconfig", "", "kubeconfig file; none means the service account of the pod")
+	flags.StringVar(&opts.root, "root", "/", "folder that holds the host's sys")
+	flags.StringVar(&opts.stateDir, "state-dir", "/var/lib/topolet", "folder for the checkpoint, kept across reboots")
+	flags.StringVar(&opts.pluginsDir, "kubelet-plugins-dir", "/var/lib/kubelet/plugins", "the kubelet's folder of plugins")
+	flags.StringVar(&opts.registryDir, "kubelet-registry-dir", "/var/lib/kubelet/plugins_registry", "the kubelet's folder of registration sockets")
+	flags.StringVar(&opts.cdiDir, "cdi-dir", "/var/run/cdi", "folder in which the container runtime looks for CDI specs")
+	flags.StringVar(&opts.nriSocket, "nri-socket", "/var/run/nri/nri.sock", "NRI socket of the container runtime")
+	flags.StringVar(&opts.httpAddress, "http-address", ":9847", "address for /healthz, /readyz and /metrics; none means no server")
+	logsapi.AddFlags(logs, flags)
+	return cmd
+}
+
+func (o runOptions) validate() error {
+	if o.nodeName == "" {
+		return errors.New("flag --node-name is empty: set it to the name of this machine's Node object")
+	}
+	for flag, dir := range map[string]string{
+		"--root": o.root, "--state-dir": o.stateDir, "--kubelet-plugins-dir": o.pluginsDir,
+		"--kubelet-registry-dir": o.registryDir, "--cdi-dir": o.cdiDir, "--nri-socket": o.nriSocket,
+	} {
+		if !filepath.IsAbs(dir) {
+			return fmt.Errorf("flag %s is %q: want an absolute path", flag, dir)
+		}
+	}
+	return nil
+}
+
+// run restores what was granted, synchronises with the container runtime, and
+// only then registers with the kubelet and publishes: until the node's state is
+// known, nobody can be given a CPU.
+func run(ctx context.Context, opts runOptions) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	logger := klog.FromContext(ctx)
+
+	config, err := loadConfig(opts.config)
+	if err != nil {
+		return err
+	}
+	client, err := newClient(opts.kubeconfig)
+	if err != nil {
+		return err
+	}
+	notes := newNotifier(ctx, client, opts.nodeName)
+	defer notes.shutdown()
+
+	host, err := topology.OpenRoot(opts.root)
+	if err != nil {
+		return err
+	}
+	defer host.Close() //nolint:errcheck // only read
+	machine, err := topology.Discover(host)
+	if err != nil {
+		return fmt.Errorf("discover the machine: %w", err)
+	}
+	reserved, err := reservedCPUs(machine, config)
+	if err != nil {
+		return err
+	}
+
+	unlock, err := lockStateDir(ctx, opts.stateDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	store := allocator.FileStore{Path: filepath.Join(opts.stateDir, checkpointName)}
+	grants, err := loadGrants(ctx, store, notes)
+	if err != nil {
+		return err
+	}
+	ledger, err := allocator.NewLedger(machine, reserved, store, grants)
+	if err != nil {
+		return err
+	}
+	logger.Info("Restored the ledger", "grants", len(grants), "onlineCPUs", machine.Online.String(), "reservedCPUs", reserved.String())
+
+	runtime := nriplugin.New(opts.nriSocket, ledger, host)
+	dra, err := draplugin.New(draplugin.Options{
+		NodeName:    opts.nodeName,
+		Client:      client,
+		PluginDir:   filepath.Join(opts.pluginsDir, draplugin.DriverName),
+		RegistryDir: opts.registryDir,
+		CDIDir:      opts.cdiDir,
+	}, ledger, allocator.Domains(machine, reserved), runtime, notes, runtime.Push)
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(runtime, dra, newLedgerMetrics(ledger), collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	var background sync.WaitGroup
+	defer background.Wait()
+	defer cancel()
+	background.Go(func() { runtime.Run(ctx) })
+	served, err := serveHTTP(ctx, opts.httpAddress, registry, func() error {
+		return errors.Join(runtime.Ready(), dra.Ready())
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { <-served }()
+	defer cancel()
+
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-runtime.Synchronized():
+	}
+	return dra.Run(ctx)
+}
+
+// loadConfig reads the configuration file; without one the defaults hold.
+func loadConfig(path string) (v1alpha1.Configuration, error) {
+	if path == "" {
+		return v1alpha1.Configuration{}, nil
+	}
+	raw, err := os.ReadFile(path) //nolint:gosec // the administrator names the file
+	if err != nil {
+		return v1alpha1.Configuration{}, fmt.Errorf("configuration file: %w", err)
+	}
+	config, err := v1alpha1.DecodeConfiguration(raw)
+	if err != nil {
+		return v1alpha1.Configuration{}, fmt.Errorf("configuration file %s: %w", path, err)
+	}
+	return config, nil
+}
+
+func reservedCPUs(m *topology.Machine, config v1alpha1.Configuration) (topology.CPUSet, error) {
+	if config.ReservedCPUs == "" {
+		return allocator.DefaultReserved(m), nil
+	}
+	reserved, err := topology.ParseCPUSet(config.ReservedCPUs)
+	if err != nil {
+		return topology.CPUSet{}, fmt.Errorf("configuration field reservedCPUs: %w", err)
+	}
+	return reserved, nil
+}
+
+// loadGrants reads the checkpoint. One that cannot be used is kept under another
+// name, and the node goes on: running containers keep their CPUs, because the
+// runtime knows them and they are withheld from others.
+func loadGrants(ctx context.Context, store allocator.FileStore, notes *notifier) ([]allocator.Grant, error) {
+	grants, err := store.Load()
+	var unusable *allocator.CheckpointError
+	if !errors.As(err, &unusable) {
+		return grants, err
+	}
+	aside, asideErr := store.SetAside(time.Now())
+	if asideErr != nil {
+		return nil, errors.Join(err, asideErr)
+	}
+	said := fmt.Sprintf("The checkpoint could not be used and is kept as %s: %s. Claims prepared before are unknown: "+
+		"their running containers keep their CPUs, others of them cannot start until their pods are created anew", aside, unusable.Reason)
+	klog.FromContext(ctx).Error(err, said)
+	notes.Warn(ctx, "CheckpointUnusable", said)
+	return nil, nil
+}
+
+func newClient(kubeconfig string) (kubernetes.Interface, error) {
+	var config *rest.Config
+	var err error
+	if kubeconfig == "" {
+		config, err = rest.InClusterConfig()
+	} else {
+		config, err = clientcmd.BuildConfigFromFlags("", kubeconfig)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find the API server (set --kubeconfig outside a pod): %w", err)
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("create API client: %w", err)
+	}
+	return client, nil
+}

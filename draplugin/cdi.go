@@ -1,0 +1,126 @@
+package draplugin
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"tags.cncf.io/container-device-interface/pkg/cdi"
+	"tags.cncf.io/container-device-interface/pkg/parser"
+	cdispec "tags.cncf.io/container-device-interface/specs-go"
+
+	"github.com/topolet/topolet/allocator"
+)
+
+// specPrefix begins the name of every CDI spec file that this driver writes, so
+// that it can tell its own from others' in the same folder.
+const specPrefix = "topolet.dev-claim_"
+
+// cdiFolder writes one CDI spec file per claim, with one CDI device per request.
+// The files are a function of the grants: each can be written again at any time.
+type cdiFolder struct {
+	dir   string
+	cache *cdi.Cache
+}
+
+func newCDIFolder(dir string) (cdiFolder, error) {
+	cache, err := cdi.NewCache(cdi.WithSpecDirs(dir), cdi.WithAutoRefresh(false))
+	if err != nil {
+		return cdiFolder{}, fmt.Errorf("CDI folder %s: %w", dir, err)
+	}
+	return cdiFolder{dir: dir, cache: cache}, nil
+}
+
+// write replaces the spec file of a grant.
+func (f cdiFolder) write(g allocator.Grant) error {
+	spec, err := specOf(g)
+	if err != nil {
+		return err
+	}
+	if err := f.cache.WriteSpec(spec, specName(g.UID)); err != nil {
+		return fmt.Errorf("write CDI spec of claim %s/%s: %w", g.Namespace, g.Name, err)
+	}
+	return nil
+}
+
+// remove deletes the spec file of a claim, if there is one.
+func (f cdiFolder) remove(uid allocator.ClaimUID) error {
+	if err := f.cache.RemoveSpec(specName(uid)); err != nil {
+		return fmt.Errorf("remove CDI spec of claim %s: %w", uid, err)
+	}
+	return nil
+}
+
+// reset makes the folder hold the specs of exactly these grants, among those
+// that are this driver's own.
+func (f cdiFolder) reset(grants []allocator.Grant) error {
+	wanted := map[string]bool{}
+	for _, g := range grants {
+		if err := f.write(g); err != nil {
+			return err
+		}
+		wanted[specName(g.UID)] = true
+	}
+	entries, err := os.ReadDir(f.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("list CDI folder: %w", err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), specPrefix) && !wanted[e.Name()] {
+			if err := os.Remove(filepath.Join(f.dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("remove stale CDI spec: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+func specName(uid allocator.ClaimUID) string { return specPrefix + string(uid) + ".json" }
+
+// specOf describes the claim's requests. Each device carries an environment
+// variable, because CDI wants every device to change something, and because
+// start-up scripts like to know their CPUs; nothing ever reads it back.
+func specOf(g allocator.Grant) (*cdispec.Spec, error) {
+	vendor, class, _ := parser.ParseDevice(allocator.Ref{Claim: g.UID}.String())
+	spec := &cdispec.Spec{Kind: vendor + "/" + class}
+	for _, request := range requestNames(g) {
+		_, _, device := parser.ParseDevice(deviceID(g.UID, request))
+		spec.Devices = append(spec.Devices, cdispec.Device{
+			Name: device,
+			ContainerEdits: cdispec.ContainerEdits{
+				Env: []string{envName(g.UID, request) + "=" + g.CPUsOf(request).String()},
+			},
+		})
+	}
+	version, err := cdi.MinimumRequiredVersion(spec)
+	if err != nil {
+		return nil, fmt.Errorf("CDI spec of claim %s/%s: %w", g.Namespace, g.Name, err)
+	}
+	spec.Version = version
+	return spec, nil
+}
+
+// deviceID is the CDI device by which a container names a request of a claim.
+func deviceID(uid allocator.ClaimUID, request string) string {
+	return allocator.Ref{Claim: uid, Request: request}.String()
+}
+
+func envName(uid allocator.ClaimUID, request string) string {
+	return strings.ToUpper(strings.NewReplacer("-", "_", ".", "_").Replace("TOPOLET_CPUS_" + string(uid) + "_" + request))
+}
+
+// requestNames returns the names of the grant's requests, each once.
+func requestNames(g allocator.Grant) []string {
+	var names []string
+	seen := map[string]bool{}
+	for _, p := range g.Parts {
+		if !seen[p.Name] {
+			seen[p.Name] = true
+			names = append(names, p.Name)
+		}
+	}
+	return names
+}

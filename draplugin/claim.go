@@ -1,0 +1,109 @@
+package draplugin
+
+import (
+	"fmt"
+
+	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/dynamic-resource-allocation/resourceclaim"
+	"k8s.io/utils/ptr"
+
+	"github.com/topolet/topolet/allocator"
+	"github.com/topolet/topolet/draplugin/v1alpha1"
+	"github.com/topolet/topolet/topology"
+)
+
+// ClaimError says which field of a claim this driver cannot serve, and what
+// would be right.
+type ClaimError struct {
+	Field  string
+	Value  string
+	Remedy string
+}
+
+func (e *ClaimError) Error() string {
+	return fmt.Sprintf("%s: %q is not valid: %s", e.Field, e.Value, e.Remedy)
+}
+
+// translate turns an allocated claim into what the ledger understands: its
+// owners and, for each allocation result that came from the pool, a request.
+// Nothing of the claim is trusted: the scheduler keeps to what was published,
+// but other writers of the status need not.
+func translate(claim *resourceapi.ResourceClaim, pool string) (allocator.Claim, []allocator.Request, error) {
+	owner := allocator.Claim{
+		UID:       allocator.ClaimUID(claim.UID),
+		Namespace: claim.Namespace,
+		Name:      claim.Name,
+	}
+	for _, r := range claim.Status.ReservedFor {
+		if r.APIGroup == "" && r.Resource == "pods" {
+			owner.Pods = append(owner.Pods, allocator.PodUID(r.UID))
+		}
+	}
+	if claim.Status.Allocation == nil {
+		return owner, nil, &ClaimError{"status.allocation", "", "the scheduler must allocate the claim first"}
+	}
+	devices := claim.Status.Allocation.Devices
+
+	var requests []allocator.Request
+	for i, result := range devices.Results {
+		if result.Driver != DriverName || result.Pool != pool {
+			continue
+		}
+		field := fmt.Sprintf("status.allocation.devices.results[%d]", i)
+		if ptr.Deref(result.AdminAccess, false) {
+			return owner, nil, &ClaimError{field + ".adminAccess", "true", "CPUs cannot be shared with their owner: ask without adminAccess"}
+		}
+		count, err := consumedCPUs(result, field)
+		if err != nil {
+			return owner, nil, err
+		}
+		config, err := configOf(result, devices.Config)
+		if err != nil {
+			return owner, nil, err
+		}
+		requests = append(requests, allocator.Request{
+			Name:       resourceclaim.BaseRequestRef(result.Request),
+			Domain:     result.Device,
+			Share:      string(ptr.Deref(result.ShareID, types.UID(""))),
+			Count:      count,
+			SharedPool: config.SharedPool == v1alpha1.Include,
+		})
+	}
+	if len(requests) == 0 {
+		return owner, nil, &ClaimError{"status.allocation.devices.results", "",
+			fmt.Sprintf("no result is of driver %s and pool %s", DriverName, pool)}
+	}
+	return owner, requests, nil
+}
+
+func consumedCPUs(result resourceapi.DeviceRequestAllocationResult, field string) (int, error) {
+	field = fmt.Sprintf("%s.consumedCapacity[%s]", field, CapacityCPUs)
+	consumed, ok := result.ConsumedCapacity[CapacityCPUs]
+	if !ok {
+		return 0, &ClaimError{field, "", "the allocation does not say how many CPUs: " +
+			"the feature gate DRAConsumableCapacity must be on in kube-apiserver, kube-scheduler and kubelet"}
+	}
+	count, whole := consumed.AsInt64()
+	if !whole || count <= 0 || count > topology.MaxCPUs {
+		return 0, &ClaimError{field, consumed.String(), fmt.Sprintf("ask for a whole number of CPUs between 1 and %d", topology.MaxCPUs)}
+	}
+	return int(count), nil
+}
+
+// configOf returns the configuration of an allocation result. The API lists
+// what the class says before what the claim says; the last one counts.
+func configOf(result resourceapi.DeviceRequestAllocationResult, configs []resourceapi.DeviceAllocationConfiguration) (v1alpha1.CPUConfig, error) {
+	config := v1alpha1.CPUConfig{SharedPool: v1alpha1.Exclude}
+	for _, c := range resourceclaim.ConfigForResult(configs, result) {
+		if c.Opaque.Driver != DriverName {
+			continue
+		}
+		decoded, err := v1alpha1.DecodeCPUConfig(c.Opaque.Parameters.Raw)
+		if err != nil {
+			return config, fmt.Errorf("devices.config[].opaque.parameters for request %q (%s): %w", result.Request, c.Source, err)
+		}
+		config = decoded
+	}
+	return config, nil
+}

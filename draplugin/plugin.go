@@ -1,0 +1,170 @@
+package draplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes"
+	metadatav1beta1 "k8s.io/dynamic-resource-allocation/api/metadata/v1beta1"
+	"k8s.io/dynamic-resource-allocation/kubeletplugin"
+	"k8s.io/dynamic-resource-allocation/resourceslice"
+	"k8s.io/klog/v2"
+
+	"github.com/topolet/topolet/allocator"
+)
+
+// devicesPerSlice is the API's limit for devices without taints and counters.
+const devicesPerSlice = resourceapi.ResourceSliceMaxDevices
+
+// Options say where the driver finds its surroundings. All are required.
+type Options struct {
+	NodeName string
+	Client   kubernetes.Interface
+	// PluginDir is the driver's own folder below the kubelet's plugins folder,
+	// RegistryDir the kubelet's plugins_registry. Both must have the same path
+	// for topolet and for the kubelet.
+	PluginDir   string
+	RegistryDir string
+	// CDIDir is a folder in which the container runtime looks for CDI specs.
+	CDIDir string
+}
+
+// Runtime is what the driver needs to know of the other side of the ledger.
+type Runtime interface {
+	// Ready returns nil while the runtime's containers are known and new ones
+	// are seen, and else an error that says why not.
+	Ready() error
+}
+
+// Notifier tells people what the driver cannot mend by itself.
+type Notifier interface {
+	// Warn attaches a warning to the node. The reason is one CamelCase word.
+	Warn(ctx context.Context, reason, message string)
+}
+
+// Plugin is the DRA driver. It implements [kubeletplugin.DRAPlugin].
+type Plugin struct {
+	opts     Options
+	ledger   *allocator.Ledger
+	domains  []*allocator.Domain
+	runtime  Runtime
+	notifier Notifier
+	cdi      cdiFolder
+	metrics  *metrics
+
+	// released is called, in no hook of the runtime's, when CPUs came back.
+	released func()
+
+	serving   atomic.Bool
+	fatal     chan error
+	saidDrops sync.Once
+}
+
+var _ kubeletplugin.DRAPlugin = (*Plugin)(nil)
+
+// New returns a driver that serves claims from the domains through the ledger.
+// It touches nothing before [Plugin.Run]. Released is called after CPUs have
+// returned to the shared pool; it must not block.
+func New(opts Options, ledger *allocator.Ledger, domains []*allocator.Domain, runtime Runtime, notifier Notifier, released func()) (*Plugin, error) {
+	folder, err := newCDIFolder(opts.CDIDir)
+	if err != nil {
+		return nil, err
+	}
+	return &Plugin{
+		opts:     opts,
+		ledger:   ledger,
+		domains:  domains,
+		runtime:  runtime,
+		notifier: notifier,
+		cdi:      folder,
+		metrics:  newMetrics(),
+		released: released,
+		fatal:    make(chan error, 1),
+	}, nil
+}
+
+// Run rewrites the CDI specs of all grants, registers with the kubelet,
+// publishes the devices and serves until the context ends. The ledger must be
+// restored and the runtime synchronised before.
+func (p *Plugin) Run(ctx context.Context) error {
+	if err := p.cdi.reset(p.ledger.Grants()); err != nil {
+		return err
+	}
+	helper, err := kubeletplugin.Start(ctx, p,
+		kubeletplugin.DriverName(DriverName),
+		kubeletplugin.KubeClient(p.opts.Client),
+		kubeletplugin.NodeName(p.opts.NodeName),
+		kubeletplugin.PluginDataDirectoryPath(p.opts.PluginDir),
+		kubeletplugin.RegistrarDirectoryPath(p.opts.RegistryDir),
+		kubeletplugin.EnableDeviceMetadata(true, []schema.GroupVersion{metadatav1beta1.SchemeGroupVersion}),
+		kubeletplugin.CDIDirectory(p.opts.CDIDir),
+	)
+	if err != nil {
+		return fmt.Errorf("start the DRA driver: %w", err)
+	}
+	defer helper.Stop()
+	if err := helper.PublishResources(ctx, p.resources()); err != nil {
+		return fmt.Errorf("publish devices: %w", err)
+	}
+	p.serving.Store(true)
+	defer p.serving.Store(false)
+	klog.FromContext(ctx).Info("Serving claims", "driver", DriverName, "devices", len(p.domains))
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-p.fatal:
+		return err
+	}
+}
+
+// Ready returns nil while the driver serves claims.
+func (p *Plugin) Ready() error {
+	if !p.serving.Load() {
+		return errors.New("not registered with the kubelet yet")
+	}
+	return nil
+}
+
+// resources is the node's pool: all devices, in slices within the API's limit.
+func (p *Plugin) resources() resourceslice.DriverResources {
+	var pool resourceslice.Pool
+	devices := Devices(p.domains)
+	for len(devices) > 0 {
+		n := min(devicesPerSlice, len(devices))
+		pool.Slices = append(pool.Slices, resourceslice.Slice{Devices: devices[:n:n]})
+		devices = devices[n:]
+	}
+	if len(pool.Slices) == 0 {
+		pool.Slices = []resourceslice.Slice{{}}
+	}
+	return resourceslice.DriverResources{Pools: map[string]resourceslice.Pool{p.opts.NodeName: pool}}
+}
+
+// HandleError implements [kubeletplugin.DRAPlugin] for what goes wrong in the
+// background.
+func (p *Plugin) HandleError(ctx context.Context, err error, msg string) {
+	logger := klog.FromContext(ctx)
+	var dropped *resourceslice.DroppedFieldsError
+	if errors.As(err, &dropped) {
+		// The controller publishes again and again; people need to hear it once.
+		p.saidDrops.Do(func() {
+			said := fmt.Sprintf("The API server drops fields that topolet publishes, so claims for CPUs cannot be allocated: "+
+				"switch on the feature gates %v in kube-apiserver, kube-scheduler and kubelet", dropped.DisabledFeatures())
+			logger.Error(err, said)
+			p.notifier.Warn(ctx, "FeatureGatesOff", said)
+		})
+		return
+	}
+	logger.Error(err, msg)
+	if !errors.Is(err, kubeletplugin.ErrRecoverable) {
+		select {
+		case p.fatal <- fmt.Errorf("%s: %w", msg, err):
+		default:
+		}
+	}
+}

@@ -1,0 +1,117 @@
+package draplugin
+
+import (
+	"context"
+	"fmt"
+
+	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/dynamic-resource-allocation/kubeletplugin"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/ptr"
+
+	"github.com/topolet/topolet/allocator"
+)
+
+// PrepareResourceClaims implements [kubeletplugin.DRAPlugin]: it grants CPUs to
+// each claim and writes its CDI spec.
+//
+// The kubelet calls it before it creates a pod's containers, again after its own
+// restart, and again whenever a pod that uses the claim is retried; not after
+// topolet's restart. So the spec file is written every time, also for a claim
+// that has its grant: after a reboot the checkpoint is there and the file is
+// not. One claim's error does not touch the others.
+func (p *Plugin) PrepareResourceClaims(ctx context.Context, claims []*resourceapi.ResourceClaim) (map[types.UID]kubeletplugin.PrepareResult, error) {
+	results := make(map[types.UID]kubeletplugin.PrepareResult, len(claims))
+	for _, claim := range claims {
+		results[claim.UID] = p.prepare(ctx, claim)
+	}
+	return results, nil
+}
+
+func (p *Plugin) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) (result kubeletplugin.PrepareResult) {
+	defer p.metrics.observe("prepare", &result.Err)()
+	if err := p.runtime.Ready(); err != nil {
+		return kubeletplugin.PrepareResult{Err: fmt.Errorf("topolet is not ready yet, the kubelet will try again: %w", err)}
+	}
+	owner, requests, err := translate(claim, p.opts.NodeName)
+	if err != nil {
+		return kubeletplugin.PrepareResult{Err: fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)}
+	}
+	grant, err := p.ledger.Grant(owner, requests)
+	if err != nil {
+		return kubeletplugin.PrepareResult{Err: fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)}
+	}
+	if err := p.cdi.write(grant); err != nil {
+		return kubeletplugin.PrepareResult{Err: err}
+	}
+	klog.FromContext(ctx).Info("Prepared claim", "claim", klog.KObj(claim), "uid", claim.UID, "cpus", grant.CPUs().String())
+	return kubeletplugin.PrepareResult{Devices: p.devicesOf(grant)}
+}
+
+// devicesOf lists the grant's devices for the kubelet. A request's CDI device
+// covers all of its results, so only the first of them carries it.
+func (p *Plugin) devicesOf(g allocator.Grant) []kubeletplugin.Device {
+	attrs := map[string]*allocator.Domain{}
+	for _, d := range p.domains {
+		attrs[d.Name] = d
+	}
+	named := map[string]bool{}
+	devices := make([]kubeletplugin.Device, 0, len(g.Parts))
+	for _, part := range g.Parts {
+		device := kubeletplugin.Device{
+			Requests:   []string{part.Name},
+			PoolName:   p.opts.NodeName,
+			DeviceName: part.Domain,
+			Metadata:   metadataOf(attrs[part.Domain], part),
+		}
+		if part.Share != "" {
+			device.ShareID = ptr.To(types.UID(part.Share))
+		}
+		if !named[part.Name] {
+			named[part.Name] = true
+			device.CDIDeviceIDs = []string{deviceID(g.UID, part.Name)}
+		}
+		devices = append(devices, device)
+	}
+	return devices
+}
+
+// metadataOf is what the workload can read about the CPUs it got (KEP-5304).
+func metadataOf(d *allocator.Domain, part allocator.Part) *kubeletplugin.DeviceMetadata {
+	attrs := map[string]resourceapi.DeviceAttribute{
+		string(AttributeCPUSet): {StringValue: ptr.To(part.CPUs.String())},
+	}
+	if d != nil {
+		for name, value := range attributes(d) {
+			attrs[string(name)] = value
+		}
+	}
+	return &kubeletplugin.DeviceMetadata{Attributes: attrs}
+}
+
+// UnprepareResourceClaims implements [kubeletplugin.DRAPlugin]: it takes the
+// claims' CPUs back. The kubelet calls it when the containers of the last pod
+// have stopped, perhaps of another topolet process than the one that prepared
+// the claim, and for claims that were never prepared.
+func (p *Plugin) UnprepareResourceClaims(ctx context.Context, claims []kubeletplugin.NamespacedObject) (map[types.UID]error, error) {
+	results := make(map[types.UID]error, len(claims))
+	for _, claim := range claims {
+		results[claim.UID] = p.unprepare(ctx, claim)
+	}
+	p.released()
+	return results, nil
+}
+
+func (p *Plugin) unprepare(ctx context.Context, claim kubeletplugin.NamespacedObject) (err error) {
+	defer p.metrics.observe("unprepare", &err)()
+	uid := allocator.ClaimUID(claim.UID)
+	if err := p.ledger.Release(uid); err != nil {
+		return err
+	}
+	if err := p.cdi.remove(uid); err != nil {
+		return err
+	}
+	klog.FromContext(ctx).Info("Released claim", "claim", claim.String(), "uid", claim.UID)
+	return nil
+}

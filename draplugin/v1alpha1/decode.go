@@ -1,0 +1,91 @@
+package v1alpha1
+
+import (
+	"errors"
+	"fmt"
+
+	kjson "sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
+
+	"github.com/topolet/topolet/topology"
+)
+
+// maxBytes bounds what is decoded; the Kubernetes API allows opaque parameters
+// of 10 KiB.
+const maxBytes = 1 << 20
+
+// FieldError says which field of an object is wrong, and what would be right.
+type FieldError struct {
+	Kind   string
+	Field  string
+	Value  string
+	Remedy string
+}
+
+func (e *FieldError) Error() string {
+	return fmt.Sprintf("%s field %s: %q is not valid: %s", e.Kind, e.Field, e.Value, e.Remedy)
+}
+
+// DecodeCPUConfig reads the JSON of a CPUConfig and fills in the defaults.
+func DecodeCPUConfig(raw []byte) (CPUConfig, error) {
+	const kind = "CPUConfig"
+	var c CPUConfig
+	if err := decode(raw, &c, kind, "sharedPool"); err != nil {
+		return CPUConfig{}, err
+	}
+	if err := checkType(c.APIVersion, c.Kind, kind); err != nil {
+		return CPUConfig{}, err
+	}
+	switch c.SharedPool {
+	case "":
+		c.SharedPool = Exclude
+	case Exclude, Include:
+	default:
+		return CPUConfig{}, &FieldError{kind, "sharedPool", string(c.SharedPool), "use Exclude (the default) or Include"}
+	}
+	return c, nil
+}
+
+// DecodeConfiguration reads the YAML or JSON of a Configuration.
+func DecodeConfiguration(raw []byte) (Configuration, error) {
+	const kind = "Configuration"
+	asJSON, err := yaml.YAMLToJSONStrict(raw)
+	if err != nil {
+		return Configuration{}, fmt.Errorf("%s is not YAML: %w", kind, err)
+	}
+	var c Configuration
+	if err := decode(asJSON, &c, kind, "reservedCPUs"); err != nil {
+		return Configuration{}, err
+	}
+	if err := checkType(c.APIVersion, c.Kind, kind); err != nil {
+		return Configuration{}, err
+	}
+	if _, err := topology.ParseCPUSet(c.ReservedCPUs); err != nil {
+		return Configuration{}, &FieldError{kind, "reservedCPUs", c.ReservedCPUs,
+			"write a list of CPU numbers and ranges, such as \"0-1,64-65\""}
+	}
+	return c, nil
+}
+
+// decode is strict: names are case-sensitive, unknown and repeated ones are
+// errors.
+func decode(raw []byte, into any, kind, fields string) error {
+	if len(raw) > maxBytes {
+		return fmt.Errorf("%s of %d bytes: more than %d", kind, len(raw), maxBytes)
+	}
+	strict, err := kjson.UnmarshalStrict(raw, into)
+	if err = errors.Join(append(strict, err)...); err != nil {
+		return fmt.Errorf("%s cannot be read: %w; its fields are apiVersion, kind, %s (all strings)", kind, err, fields)
+	}
+	return nil
+}
+
+func checkType(apiVersion, kind, wantKind string) error {
+	if apiVersion != APIVersion {
+		return &FieldError{wantKind, "apiVersion", apiVersion, "use " + APIVersion}
+	}
+	if kind != wantKind {
+		return &FieldError{wantKind, "kind", kind, "use " + wantKind}
+	}
+	return nil
+}

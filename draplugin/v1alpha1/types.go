@@ -1,0 +1,53 @@
+// Package v1alpha1 is the API group topolet.dev/v1alpha1: what people write into
+// claims and into the driver's configuration file.
+//
+// Both kinds are decoded strictly, with [DecodeCPUConfig] and
+// [DecodeConfiguration]: a field that does not exist, a value of the wrong type
+// or a value out of range is an error that names the field, the value and what
+// would be right.
+package v1alpha1
+
+// The group and version that every object of this package carries.
+const (
+	Group      = "topolet.dev"
+	APIVersion = Group + "/v1alpha1"
+)
+
+// CPUConfig is the opaque configuration of a request for CPUs: the parameters
+// under spec.devices.config[].opaque of a ResourceClaim or DeviceClass.
+type CPUConfig struct {
+	// APIVersion is topolet.dev/v1alpha1.
+	APIVersion string `json:"apiVersion"`
+	// Kind is CPUConfig.
+	Kind string `json:"kind"`
+
+	// SharedPool says whether the container may also run on the CPUs that
+	// nobody claimed. The default is Exclude.
+	SharedPool SharedPool `json:"sharedPool,omitempty"`
+}
+
+// SharedPool is what a claimed container has to do with the shared pool.
+type SharedPool string
+
+const (
+	// Exclude confines the container to its claim's CPUs.
+	Exclude SharedPool = "Exclude"
+	// Include adds the shared pool's CPUs, as they come and go, to the claim's:
+	// for processes that pin their own busy threads to the exclusive CPUs and
+	// let the rest float.
+	Include SharedPool = "Include"
+)
+
+// Configuration is the driver's configuration file.
+type Configuration struct {
+	// APIVersion is topolet.dev/v1alpha1.
+	APIVersion string `json:"apiVersion"`
+	// Kind is Configuration.
+	Kind string `json:"kind"`
+
+	// ReservedCPUs are the CPUs that no claim gets, in the kernel's list format
+	// ("0-1,64-65"): there is always room on them for the shared pool. A core
+	// that is reserved in part is in no claim either. Empty means the core of
+	// the machine's first CPU.
+	ReservedCPUs string `json:"reservedCPUs,omitempty"`
+}

@@ -1,0 +1,22 @@
+// Package nriplugin is topolet's side towards the container runtime: a plugin of
+// the Node Resource Interface of containerd and CRI-O.
+//
+// Every event of a container's life goes into the ledger, and what the ledger
+// then wants of the containers goes back to the runtime in the same reply:
+//
+//	Synchronize      all running containers; once after every connect
+//	CreateContainer  the container's CPUs, and new CPUs for others: the shared
+//	                 pool shrinks before an exclusive container exists
+//	PostCreate       from here on the runtime heeds updates of the container
+//	StartContainer   the cgroup exists and the workload has not run: the CPUs are
+//	                 read back from the kernel, and a wrong set fails the start
+//	UpdateContainer  the container keeps its CPUs whatever else changes
+//	Stop, Remove     the container is forgotten; either may be missing
+//
+// CPUs that come back outside any event ([Plugin.Push]) are given to the shared
+// containers by an update of the plugin's own accord.
+//
+// A container is recognised by the CDI devices that the kubelet passed for it,
+// which name a claim, and by its pod's UID, for which the claim must have been
+// reserved. Environment variables and annotations are never read.
+package nriplugin

@@ -1,0 +1,164 @@
+package nriplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/containerd/nri/pkg/api"
+	"k8s.io/klog/v2"
+
+	"github.com/topolet/topolet/allocator"
+)
+
+// Synchronize takes over the containers that the runtime lists. A container that
+// runs where it ought to is not touched.
+func (p *Plugin) Synchronize(ctx context.Context, pods []*api.PodSandbox, ctrs []*api.Container) (_ []*api.ContainerUpdate, err error) {
+	defer p.metrics.observe("Synchronize", &err)()
+	podOf := make(map[string]*api.PodSandbox, len(pods))
+	for _, pod := range pods {
+		podOf[pod.GetId()] = pod
+	}
+	containers := make([]allocator.Container, 0, len(ctrs))
+	for _, ctr := range ctrs {
+		if ctr.GetState() == api.ContainerState_CONTAINER_STOPPED {
+			continue
+		}
+		c, err := containerOf(podOf[ctr.GetPodSandboxId()], ctr)
+		if err != nil {
+			klog.FromContext(ctx).Error(err, "Running container names an unknown claim", "container", c.ID)
+		}
+		// The kernel knows better than the runtime, which forgets failed updates.
+		if c.Observed, err = p.cgroups.effective(c.Cgroup); err != nil {
+			c.Observed = configured(ctr)
+		}
+		containers = append(containers, c)
+	}
+	p.ledger.Sync(containers)
+	updates := p.updates()
+	p.setSynchronized()
+	klog.FromContext(ctx).Info("Synchronized with the container runtime", "containers", len(containers), "updates", len(updates))
+	for _, conflict := range p.ledger.Conflicts() {
+		klog.FromContext(ctx).Error(nil, "Conflict: "+conflict.Message)
+	}
+	return updates, nil
+}
+
+// CreateContainer gives the container its CPUs and takes those of a claim away
+// from everyone else. A container that names a claim it does not own is refused.
+func (p *Plugin) CreateContainer(_ context.Context, pod *api.PodSandbox, ctr *api.Container) (_ *api.ContainerAdjustment, _ []*api.ContainerUpdate, err error) {
+	defer p.metrics.observe("CreateContainer", &err)()
+	c, err := containerOf(pod, ctr)
+	if err != nil {
+		return nil, nil, err
+	}
+	cpus, err := p.ledger.Admit(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	adjust := &api.ContainerAdjustment{}
+	adjust.SetLinuxCPUSetCPUs(cpus.String())
+	return adjust, p.updates(), nil
+}
+
+// PostCreateContainer notes that the runtime now heeds updates of the container.
+// What it missed since CreateContainer is sent after this event.
+func (p *Plugin) PostCreateContainer(_ context.Context, _ *api.PodSandbox, ctr *api.Container) error {
+	p.ledger.Listed(allocator.ContainerID(ctr.GetId()))
+	p.Push()
+	return nil
+}
+
+// StartContainer reads back what the kernel made of the container's CPUs, and of
+// everyone else's if they are exclusive, and fails the start if that is not what
+// was promised. Containerd and CRI-O have made the cgroup by now and have not
+// let the workload run.
+func (p *Plugin) StartContainer(_ context.Context, pod *api.PodSandbox, ctr *api.Container) (err error) {
+	defer p.metrics.observe("StartContainer", &err)()
+	entry, ok := p.ledger.Entry(allocator.ContainerID(ctr.GetId()))
+	if !ok {
+		return fmt.Errorf("container %s of pod %s/%s starts without having been created before topolet: it is created anew",
+			ctr.GetName(), pod.GetNamespace(), pod.GetName())
+	}
+	if err := p.verify(entry); err != nil {
+		p.metrics.readBackFailures.Inc()
+		// The runtime never starts this container again: the kubelet makes a new one.
+		p.ledger.Remove(entry.ID)
+		p.Push()
+		return err
+	}
+	return nil
+}
+
+// verify compares the kernel's cpusets with the ledger's.
+func (p *Plugin) verify(entry allocator.Entry) error {
+	cpus, err := p.cgroups.effective(entry.Cgroup)
+	if err != nil {
+		return err
+	}
+	if !cpus.IsSubsetOf(entry.Desired) || !entry.Granted.IsSubsetOf(cpus) {
+		return fmt.Errorf("container %s of pod %s/%s would run on CPUs %s instead of %s: it is not started",
+			entry.Name, entry.PodNamespace, entry.PodName, cpus, entry.Desired)
+	}
+	if entry.Granted.IsEmpty() {
+		return nil
+	}
+	for _, other := range p.ledger.Entries() {
+		if other.ID == entry.ID || other.Granted.Intersects(entry.Granted) {
+			continue
+		}
+		cpus, err := p.cgroups.effective(other.Cgroup)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // not started yet, and checked when it is; or gone
+		}
+		if err != nil {
+			return err
+		}
+		if cpus.Intersects(entry.Granted) {
+			p.ledger.Untold(other.ID)
+			return fmt.Errorf("container %s of pod %s/%s is not started: container %s of pod %s/%s could not be moved off its CPUs %s",
+				entry.Name, entry.PodNamespace, entry.PodName,
+				other.Name, other.PodNamespace, other.PodName, cpus.Intersection(entry.Granted))
+		}
+	}
+	return nil
+}
+
+// UpdateContainer keeps the container on its CPUs while something else of it is
+// changed, whatever CPUs the request names.
+func (p *Plugin) UpdateContainer(_ context.Context, _ *api.PodSandbox, ctr *api.Container, _ *api.LinuxResources) (_ []*api.ContainerUpdate, err error) {
+	defer p.metrics.observe("UpdateContainer", &err)()
+	p.ledger.Untold(allocator.ContainerID(ctr.GetId()))
+	return p.updates(), nil
+}
+
+// StopContainer forgets the container, which has stopped.
+func (p *Plugin) StopContainer(_ context.Context, _ *api.PodSandbox, ctr *api.Container) (_ []*api.ContainerUpdate, err error) {
+	defer p.metrics.observe("StopContainer", &err)()
+	p.ledger.Remove(allocator.ContainerID(ctr.GetId()))
+	return p.updates(), nil
+}
+
+// RemoveContainer forgets the container, if StopContainer has not.
+func (p *Plugin) RemoveContainer(_ context.Context, _ *api.PodSandbox, ctr *api.Container) (err error) {
+	defer p.metrics.observe("RemoveContainer", &err)()
+	p.ledger.Remove(allocator.ContainerID(ctr.GetId()))
+	return nil
+}
+
+// updates are the changes that the ledger wants, as the runtime takes them. Equal
+// sets, and in most replies all are equal, share one string.
+func (p *Plugin) updates() []*api.ContainerUpdate {
+	pending := p.ledger.Updates()
+	if len(pending) == 0 {
+		return nil
+	}
+	updates := make([]*api.ContainerUpdate, 0, len(pending))
+	for _, u := range pending {
+		update := &api.ContainerUpdate{ContainerId: string(u.ID)}
+		update.SetLinuxCPUSetCPUs(u.CPUs.String())
+		updates = append(updates, update)
+	}
+	return updates
+}

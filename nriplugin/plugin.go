@@ -1,0 +1,202 @@
+package nriplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/containerd/nri/pkg/api"
+	"github.com/containerd/nri/pkg/stub"
+	"k8s.io/apimachinery/pkg/util/version"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/klog/v2"
+
+	"github.com/topolet/topolet/allocator"
+)
+
+const (
+	pluginName = "topolet"
+	// pluginIndex orders plugins: those with a lower number see a container
+	// first, and the first that sets its CPUs owns them.
+	pluginIndex = "50"
+
+	dialTimeout = 5 * time.Second
+	// retryInterval is how long after a failed update of the plugin's own accord
+	// the next one is tried.
+	retryInterval = time.Second
+)
+
+// pushVersion is the first NRI version in the runtime that does not deadlock
+// when an update of the plugin's own accord meets an event (containerd#13733).
+var pushVersion = version.MustParseSemantic("0.12.1")
+
+// Plugin is the NRI plugin. Its exported event methods implement the interfaces
+// of package stub and are called by the runtime, one at a time.
+type Plugin struct {
+	socket  string
+	ledger  *allocator.Ledger
+	cgroups cgroups
+	metrics *metrics
+	push    chan struct{}
+
+	mu           sync.Mutex
+	notReady     error
+	synchronized chan struct{}
+}
+
+// New returns a plugin that connects to the runtime's NRI socket. Host is the
+// host's file system, of which sys/fs/cgroup is read.
+func New(socket string, ledger *allocator.Ledger, host fs.FS) *Plugin {
+	return &Plugin{
+		socket:       socket,
+		ledger:       ledger,
+		cgroups:      cgroups{root: host},
+		metrics:      newMetrics(),
+		push:         make(chan struct{}, 1),
+		notReady:     errors.New("not connected to the container runtime's NRI socket yet"),
+		synchronized: make(chan struct{}),
+	}
+}
+
+// Run connects to the runtime, and again with growing pauses when the connection
+// ends, until the context does.
+func (p *Plugin) Run(ctx context.Context) {
+	logger := klog.FromContext(ctx)
+	fresh := func() wait.Backoff {
+		return wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 10, Cap: 10 * time.Second}
+	}
+	backoff := fresh()
+	for {
+		started := time.Now()
+		err := p.session(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		p.setNotReady(err)
+		if time.Since(started) > time.Minute {
+			backoff = fresh()
+		}
+		pause := backoff.Step()
+		logger.Error(err, "No NRI connection to the container runtime: containers with claims cannot start", "socket", p.socket, "retryIn", pause)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// session is one connection, from dialling to its end.
+func (p *Plugin) session(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "unix", p.socket)
+	if err != nil {
+		return fmt.Errorf("connect to NRI (is it enabled in the container runtime?): %w", err)
+	}
+	s, err := stub.New(p,
+		stub.WithPluginName(pluginName),
+		stub.WithPluginIdx(pluginIndex),
+		stub.WithConnection(conn),
+		stub.WithOnClose(cancel),
+		stub.WithLogger(stubLogger{}),
+		// A container whose CPUs were not settled in time must not start.
+		stub.WithFailurePolicy(&api.FailurePolicy{FailRequest: true, KeepConnected: true}),
+	)
+	if err != nil {
+		return errors.Join(fmt.Errorf("create NRI plugin: %w", err), conn.Close())
+	}
+	var pusher sync.WaitGroup
+	pusher.Go(func() { p.pushUpdates(ctx, s) })
+	defer pusher.Wait()
+	defer cancel()
+	if err := s.Run(ctx); err != nil {
+		return fmt.Errorf("NRI connection ended: %w", err)
+	}
+	return errors.New("NRI connection ended")
+}
+
+// Push asks for an update of the plugin's own accord if the ledger wants any. It
+// does not block and may be called from anywhere.
+func (p *Plugin) Push() {
+	select {
+	case p.push <- struct{}{}:
+	default:
+	}
+}
+
+// pushUpdates serves Push. It runs beside the events: inside one the runtime
+// would wait for itself.
+func (p *Plugin) pushUpdates(ctx context.Context, s stub.Stub) {
+	logger := klog.FromContext(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.push:
+		}
+		if p.Ready() != nil || !canPush(s.RuntimeNRIVersion()) {
+			continue // Synchronize or the next event brings it
+		}
+		if err := p.pushOnce(s); err != nil {
+			logger.Error(err, "Containers did not get new CPUs, trying again", "in", retryInterval)
+			time.AfterFunc(retryInterval, p.Push)
+		}
+	}
+}
+
+func (p *Plugin) pushOnce(s stub.Stub) (err error) {
+	updates := p.updates()
+	if len(updates) == 0 {
+		return nil
+	}
+	defer p.metrics.observe("push", &err)()
+	failed, err := s.UpdateContainers(updates)
+	if err != nil {
+		failed = updates
+	} else if len(failed) > 0 {
+		err = fmt.Errorf("the runtime refused %d of %d updates", len(failed), len(updates))
+	}
+	for _, u := range failed {
+		p.ledger.Untold(allocator.ContainerID(u.GetContainerId()))
+	}
+	return err
+}
+
+func canPush(runtimeVersion string) bool {
+	v, err := version.ParseSemantic(runtimeVersion)
+	return err == nil && v.AtLeast(pushVersion)
+}
+
+// Synchronized is closed when the runtime's containers are known for the first
+// time.
+func (p *Plugin) Synchronized() <-chan struct{} { return p.synchronized }
+
+// Ready returns nil while the plugin is connected and synchronised, and else
+// what is missing.
+func (p *Plugin) Ready() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.notReady
+}
+
+func (p *Plugin) setSynchronized() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.notReady = nil
+	select {
+	case <-p.synchronized:
+	default:
+		close(p.synchronized)
+	}
+}
+
+func (p *Plugin) setNotReady(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.notReady = err
+}
