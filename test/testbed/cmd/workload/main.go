@@ -1,0 +1,170 @@
+// Command workload says, one JSON object a line, where the kernel lets it run:
+// at its first instruction and again whenever that changes. Tests read its log
+// to see whether it was ever outside the CPUs that were promised to it.
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+// placement is what the kernel says about where this process may run. A field
+// is empty when the kernel does not say.
+type placement struct {
+	CPUsAllowed string `json:"cpusAllowed"` // Cpus_allowed_list of /proc/self/status
+	MemsAllowed string `json:"memsAllowed"` // Mems_allowed_list of /proc/self/status
+	Affinity    string `json:"affinity"`    // sched_getaffinity
+	Cgroup      string `json:"cgroup,omitempty"`
+	CgroupCPUs  string `json:"cgroupCPUs,omitempty"` // effective set of that cgroup
+	CgroupMems  string `json:"cgroupMems,omitempty"`
+	Partition   string `json:"partition,omitempty"` // cpuset.cpus.partition, cgroup v2
+}
+
+type event struct {
+	Event string    `json:"event"`
+	Time  time.Time `json:"time"`
+	placement
+}
+
+func main() {
+	first := observe()
+	out := json.NewEncoder(os.Stdout)
+	say := func(kind string, p placement) {
+		if err := out.Encode(event{Event: kind, Time: time.Now().UTC(), placement: p}); err != nil {
+			os.Exit(1)
+		}
+	}
+	say("start", first)
+
+	life := flag.Duration("for", 0, "end by itself after this `duration`; 0 means never")
+	code := flag.Int("exit-code", 0, "exit `code` when it ends by itself")
+	interval := flag.Duration("interval", 10*time.Millisecond, "`pause` between two looks")
+	flag.Parse()
+	if *interval <= 0 {
+		fmt.Fprintln(os.Stderr, "workload: -interval must be positive, for example 10ms")
+		os.Exit(2)
+	}
+
+	terminated := make(chan os.Signal, 1)
+	signal.Notify(terminated, syscall.SIGTERM, syscall.SIGINT)
+	var over <-chan time.Time
+	if *life > 0 {
+		over = time.After(*life)
+	}
+	tick := time.NewTicker(*interval)
+	for last := first; ; {
+		select {
+		case <-terminated:
+			say("end", last)
+			return
+		case <-over:
+			say("end", last)
+			os.Exit(*code)
+		case <-tick.C:
+			if now := observe(); now != last {
+				say("change", now)
+				last = now
+			}
+		}
+	}
+}
+
+func observe() placement {
+	var p placement
+	status, _ := os.ReadFile("/proc/self/status")
+	for line := range strings.Lines(string(status)) {
+		if v, ok := strings.CutPrefix(line, "Cpus_allowed_list:"); ok {
+			p.CPUsAllowed = strings.TrimSpace(v)
+		} else if v, ok := strings.CutPrefix(line, "Mems_allowed_list:"); ok {
+			p.MemsAllowed = strings.TrimSpace(v)
+		}
+	}
+	p.Affinity = affinity()
+	membership, _ := os.ReadFile("/proc/self/cgroup")
+	for line := range strings.Lines(string(membership)) {
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(parts) != 3 {
+			continue
+		}
+		controllers, path := parts[1], parts[2]
+		switch {
+		case hasController(controllers, "cpuset"):
+			p.Cgroup = path
+			// Inside a container the mount shows the container's own cgroup
+			// as its root, under whichever path the membership names.
+			for _, dir := range []string{"/sys/fs/cgroup/cpuset" + path, "/sys/fs/cgroup/cpuset"} {
+				if p.readCgroup(dir, "cpuset.effective_cpus", "cpuset.effective_mems") {
+					break
+				}
+			}
+		case controllers == "" && p.Cgroup == "":
+			p.Cgroup = path
+			for _, dir := range []string{"/sys/fs/cgroup" + path, "/sys/fs/cgroup"} {
+				if p.readCgroup(dir, "cpuset.cpus.effective", "cpuset.mems.effective") {
+					break
+				}
+			}
+		}
+	}
+	return p
+}
+
+func hasController(list, name string) bool {
+	for _, c := range strings.Split(list, ",") {
+		if c == name {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *placement) readCgroup(dir, cpus, mems string) bool {
+	value, err := os.ReadFile(dir + "/" + cpus)
+	if err != nil {
+		return false
+	}
+	p.CgroupCPUs = strings.TrimSpace(string(value))
+	value, _ = os.ReadFile(dir + "/" + mems)
+	p.CgroupMems = strings.TrimSpace(string(value))
+	value, _ = os.ReadFile(dir + "/cpuset.cpus.partition")
+	p.Partition = strings.TrimSpace(string(value))
+	return true
+}
+
+// affinity is the mask of the calling thread as a CPU list ("0-3,8").
+func affinity() string {
+	var mask [1024]byte
+	n, _, errno := syscall.RawSyscall(syscall.SYS_SCHED_GETAFFINITY, 0, uintptr(len(mask)), uintptr(unsafe.Pointer(&mask[0])))
+	if errno != 0 {
+		return ""
+	}
+	var b strings.Builder
+	for cpu := 0; cpu < int(n)*8; cpu++ {
+		if !isSet(mask[:n], cpu) {
+			continue
+		}
+		last := cpu
+		for last+1 < int(n)*8 && isSet(mask[:n], last+1) {
+			last++
+		}
+		if b.Len() > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(strconv.Itoa(cpu))
+		if last > cpu {
+			b.WriteString("-" + strconv.Itoa(last))
+		}
+		cpu = last
+	}
+	return b.String()
+}
+
+func isSet(mask []byte, cpu int) bool { return mask[cpu/8]&(1<<(cpu%8)) != 0 }

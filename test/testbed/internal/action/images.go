@@ -1,0 +1,102 @@
+package action
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/topolet/topolet/test/testbed/internal/images"
+	"github.com/topolet/topolet/test/testbed/internal/process"
+)
+
+// The images of every testbed.
+const (
+	PauseImage    = "docker.io/topolet/pause:test"
+	WorkloadImage = "docker.io/topolet/workload:test"
+	TopoletImage  = "docker.io/topolet/topolet:test"
+)
+
+// contentLabel is the label by which an image in the runtime tells which
+// content it was made from.
+const contentLabel = "testbed.topolet.dev/content"
+
+func importImages(ctx context.Context, c *Context) (string, error) {
+	list := []images.Image{
+		{Ref: PauseImage, Program: c.Layout.Program("pause"), Path: "/pause"},
+		{Ref: WorkloadImage, Program: c.Layout.Program("workload"), Path: "/workload"},
+	}
+	main := filepath.Join(c.Builder.Source, "..", "..")
+	note := ""
+	if _, err := os.Stat(filepath.Join(main, "cmd", "topolet", "main.go")); err == nil {
+		program := filepath.Join(c.Layout.Images(), "topolet")
+		c.step.Waiting("go build ./cmd/topolet")
+		if err := c.Builder.BuildStatic(ctx, main, "./cmd/topolet", program); err != nil {
+			return "", err
+		}
+		list = append(list, images.Image{Ref: TopoletImage, Program: program, Path: "/topolet"})
+	} else if errors.Is(err, fs.ErrNotExist) {
+		note = "; no topolet image: the repository has no cmd/topolet"
+	} else {
+		return "", fmt.Errorf("look for the topolet command: %w", err)
+	}
+
+	have, err := c.Ctr(ctx, "images", "list")
+	if err != nil {
+		return "", err
+	}
+	imported := 0
+	for _, img := range list {
+		digest, err := img.Digest()
+		if err != nil {
+			return "", err
+		}
+		if hasImage(have, img.Ref, digest) {
+			continue
+		}
+		c.step.Waiting("import of %s", img.Ref)
+		archive := filepath.Join(c.Layout.Images(), archiveName(img.Ref))
+		if err := img.Archive(archive); err != nil {
+			return "", err
+		}
+		if _, err := c.Ctr(ctx, "images", "import", "--digests=false", archive); err != nil {
+			return "", err
+		}
+		if _, err := c.Ctr(ctx, "images", "label", img.Ref, contentLabel+"="+digest); err != nil {
+			return "", err
+		}
+		imported++
+	}
+	return fmt.Sprintf("%d imported, %d up to date%s", imported, len(list)-imported, note), nil
+}
+
+func archiveName(ref string) string {
+	return strings.NewReplacer("/", "_", ":", "_").Replace(ref) + ".tar"
+}
+
+// hasImage looks for an image with the content label in ctr's list.
+func hasImage(list, ref, digest string) bool {
+	for line := range strings.Lines(list) {
+		if strings.HasPrefix(line, ref+" ") && strings.Contains(line, contentLabel+"="+digest) {
+			return true
+		}
+	}
+	return false
+}
+
+// Ctr runs containerd's client in the namespace of the kubelet's containers
+// and returns its output.
+func (c *Context) Ctr(ctx context.Context, args ...string) (string, error) {
+	args = append([]string{"--address", c.Layout.ContainerdSocket(), "--namespace", "k8s.io"}, args...)
+	cmd := exec.CommandContext(ctx, c.Layout.Program("ctr"), args...)
+	cmd.Env = append(os.Environ(), process.MarkEnv(c.Layout.State)...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("ctr %s: %w\n%s%s", strings.Join(args[4:], " "), err, strings.TrimSpace(string(out)), c.logTail("containerd"))
+	}
+	return string(out), nil
+}

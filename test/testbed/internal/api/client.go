@@ -1,0 +1,109 @@
+// Package api asks the cluster's servers the few questions that the testbed
+// has: whether they are healthy, and whether the node is ready.
+package api
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/topolet/topolet/test/testbed/internal/pki"
+)
+
+// Client speaks HTTPS as one identity of the cluster.
+type Client struct{ http *http.Client }
+
+// New reads the identity's certificate, and the authority's, from dir.
+func New(dir, identity string) (*Client, error) {
+	cert, err := tls.LoadX509KeyPair(pki.CertFile(dir, identity), pki.KeyFile(dir, identity))
+	if err != nil {
+		return nil, fmt.Errorf("load the certificate of %s (made by `testbed up`): %w", identity, err)
+	}
+	ca, err := os.ReadFile(pki.CertFile(dir, "ca"))
+	if err != nil {
+		return nil, fmt.Errorf("load the authority's certificate (made by `testbed up`): %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(ca) {
+		return nil, errors.New("the authority's certificate is unreadable: run `testbed down` and `testbed up`")
+	}
+	return &Client{&http.Client{
+		Timeout: 5 * time.Second,
+		Transport: &http.Transport{
+			TLSClientConfig: &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: roots, MinVersion: tls.VersionTLS12},
+			// The servers are on this host, whatever the environment says.
+			Proxy: nil,
+			// A server that was replaced must not be asked over the old connection.
+			DisableKeepAlives: true,
+		},
+	}}, nil
+}
+
+// Get asks for url. An answer other than 200 is an error with its first line.
+// The body is decoded into out unless out is nil.
+func (c *Client) Get(ctx context.Context, url string, out any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 4<<20))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		line, _, _ := strings.Cut(string(body), "\n")
+		return fmt.Errorf("%s: %s", resp.Status, line)
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(body, out)
+}
+
+// NodeReady returns nil when the node is Ready and has renewed its lease since
+// the given time; otherwise the reason why it is not.
+func (c *Client) NodeReady(ctx context.Context, server, node string, since time.Time) error {
+	var n struct {
+		Status struct {
+			Conditions []struct{ Type, Status, Message string }
+		}
+	}
+	if err := c.Get(ctx, server+"/api/v1/nodes/"+node, &n); err != nil {
+		return err
+	}
+	ready := errors.New("the node has no Ready condition yet")
+	for _, cond := range n.Status.Conditions {
+		if cond.Type == "Ready" {
+			ready = nil
+			if cond.Status != "True" {
+				ready = fmt.Errorf("Ready is %s: %s", cond.Status, cond.Message)
+			}
+		}
+	}
+	if ready != nil {
+		return ready
+	}
+	// The condition outlives the kubelet by most of a minute; the lease tells
+	// whether it was this kubelet that spoke.
+	var lease struct{ Spec struct{ RenewTime time.Time } }
+	if err := c.Get(ctx, server+"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/"+node, &lease); err != nil {
+		return err
+	}
+	if lease.Spec.RenewTime.Before(since) {
+		return fmt.Errorf("the kubelet has not renewed the node's lease since it started; last renewed %s", lease.Spec.RenewTime.Format(time.RFC3339))
+	}
+	return nil
+}

@@ -1,0 +1,118 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+)
+
+// EnsureBridge makes the bridge exist, up and with this address. The bridge is
+// the node's own network: it reaches nothing beyond this host.
+func EnsureBridge(name string, address netip.Prefix) error {
+	link, err := netlink.LinkByName(name)
+	if notFound(err) {
+		if err := checkFree(name, address); err != nil {
+			return err
+		}
+		bridge := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}
+		bridge.Name = name
+		if err := netlink.LinkAdd(bridge); err != nil {
+			return fmt.Errorf("add the bridge %s (needs root and the kernel's bridge support: modprobe bridge): %w", name, err)
+		}
+		link, err = netlink.LinkByName(name)
+	}
+	if err != nil {
+		return fmt.Errorf("find the bridge %s: %w", name, err)
+	}
+	if link.Type() != "bridge" {
+		return fmt.Errorf("the interface %s exists and is a %s, not a bridge: remove it, or use another --state folder", name, link.Type())
+	}
+	want := &netlink.Addr{IPNet: &net.IPNet{IP: address.Addr().AsSlice(), Mask: net.CIDRMask(address.Bits(), address.Addr().BitLen())}}
+	have, err := netlink.AddrList(link, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("read the addresses of %s: %w", name, err)
+	}
+	present := false
+	for _, a := range have {
+		if a.Equal(*want) {
+			present = true
+		} else if err := netlink.AddrDel(link, &a); err != nil {
+			return fmt.Errorf("remove the address %v of %s: %w", a.IPNet, name, err)
+		}
+	}
+	if !present {
+		if err := netlink.AddrAdd(link, want); err != nil {
+			return fmt.Errorf("give %s the address %v: %w", name, address, err)
+		}
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("switch %s on: %w", name, err)
+	}
+	return nil
+}
+
+// checkFree refuses a network that the host already reaches by another
+// interface.
+func checkFree(name string, address netip.Prefix) error {
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("read the routes: %w", err)
+	}
+	for _, r := range routes {
+		if r.Dst == nil {
+			continue
+		}
+		if used, err := netip.ParsePrefix(r.Dst.String()); err == nil && used.Bits() > 0 && used.Overlaps(address.Masked()) {
+			return fmt.Errorf("the pod network %v overlaps the host's route to %v: choose another with --pod-cidr", address.Masked(), used)
+		}
+	}
+	return nil
+}
+
+// RemoveBridge removes the bridge and what is plugged into it. It returns the
+// names of what was removed.
+func RemoveBridge(name string) ([]string, error) {
+	bridge, err := netlink.LinkByName(name)
+	if notFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find the bridge %s: %w", name, err)
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list the interfaces: %w", err)
+	}
+	var removed []string
+	for _, l := range links {
+		// Only what the bridge plugin makes: an interface that somebody
+		// else put there is theirs.
+		if l.Attrs().MasterIndex != bridge.Attrs().Index || l.Type() != "veth" || !strings.HasPrefix(l.Attrs().Name, "veth") {
+			continue
+		}
+		// The other end goes at the same moment when its network namespace
+		// does.
+		if err := netlink.LinkDel(l); err != nil && !notFound(err) && !gone(l.Attrs().Index) {
+			return removed, fmt.Errorf("remove the interface %s: %w", l.Attrs().Name, err)
+		}
+		removed = append(removed, l.Attrs().Name)
+	}
+	if err := netlink.LinkDel(bridge); err != nil && !notFound(err) {
+		return removed, fmt.Errorf("remove the bridge %s: %w", name, err)
+	}
+	return append(removed, name), nil
+}
+
+func notFound(err error) bool {
+	var e netlink.LinkNotFoundError
+	return errors.As(err, &e)
+}
+
+func gone(index int) bool {
+	_, err := netlink.LinkByIndex(index)
+	return notFound(err)
+}

@@ -1,0 +1,127 @@
+package testbed
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"strconv"
+
+	"github.com/topolet/topolet/test/testbed/internal/component"
+	"github.com/topolet/topolet/test/testbed/internal/host"
+)
+
+// record is what the state folder remembers of the options, so that a later
+// command works on the same cluster without repeating them.
+type record struct {
+	NodeName      string          `json:"nodeName"`
+	PodCIDR       string          `json:"podCIDR"`
+	FeatureGates  map[string]bool `json:"featureGates,omitempty"`
+	RuntimeConfig string          `json:"runtimeConfig,omitempty"`
+	Ports         component.Ports `json:"ports"`
+}
+
+// ErrNone says that the state folder has no testbed.
+var ErrNone = errors.New("there is no testbed here: create one with `testbed up`")
+
+func (t *Testbed) load() (record, error) {
+	data, err := os.ReadFile(t.layout.Record())
+	if errors.Is(err, fs.ErrNotExist) {
+		return record{}, fmt.Errorf("%s: %w", t.layout.State, ErrNone)
+	}
+	if err != nil {
+		return record{}, fmt.Errorf("read the testbed's record: %w", err)
+	}
+	var r record
+	if err := json.Unmarshal(data, &r); err != nil {
+		return record{}, fmt.Errorf("read the testbed's record %s (run `testbed down` to start afresh): %w", t.layout.Record(), err)
+	}
+	return r, nil
+}
+
+func (r record) save(file string) error {
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write the testbed's record: %w", err)
+	}
+	return host.WriteFile(file, append(data, '\n'))
+}
+
+// merge lays the options over what was recorded before, if anything.
+func merge(o Options, r record) record {
+	pick := func(values ...string) string {
+		for _, v := range values {
+			if v != "" {
+				return v
+			}
+		}
+		return ""
+	}
+	r.NodeName = pick(o.NodeName, r.NodeName, DefaultNodeName)
+	r.PodCIDR = pick(o.PodCIDR, r.PodCIDR, DefaultPodCIDR)
+	if o.FeatureGates != nil {
+		r.FeatureGates = o.FeatureGates
+	}
+	if o.RuntimeConfig != nil {
+		r.RuntimeConfig = *o.RuntimeConfig
+	}
+	if r.Ports == (component.Ports{}) {
+		r.Ports = component.DefaultPorts()
+	}
+	if o.APIServerPort != 0 {
+		r.Ports.APIServer = o.APIServerPort
+	}
+	return r
+}
+
+// choosePorts replaces every port that cannot be listened on by a free one.
+// Ports that inUse names belong to running components and are left alone. The
+// port named fixed is what a person asked for: it is refused, not replaced.
+func choosePorts(ports component.Ports, inUse map[int]bool, fixed int) (component.Ports, error) {
+	var failed error
+	taken := map[int]bool{}
+	ports.Each(func(_ string, port *int) { taken[*port] = true })
+	ports.Each(func(name string, port *int) {
+		if failed != nil || inUse[*port] || free(*port) {
+			return
+		}
+		if *port == fixed {
+			failed = fmt.Errorf("the port %d for the %s is in use: choose another, or leave the choice to the testbed", *port, name)
+			return
+		}
+		for range 50 {
+			p, err := anyFreePort()
+			if err != nil {
+				failed = err
+				return
+			}
+			if !taken[p] {
+				taken[p] = true
+				*port = p
+				return
+			}
+		}
+		failed = fmt.Errorf("no free port found for the %s", name)
+	})
+	return ports, failed
+}
+
+// free tries the port on all addresses, which fails when any has it.
+func free(port int) bool {
+	l, err := net.Listen("tcp", ":"+strconv.Itoa(port))
+	if err != nil {
+		return false
+	}
+	return l.Close() == nil
+}
+
+func anyFreePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, fmt.Errorf("find a free port: %w", err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
