@@ -1,0 +1,36 @@
+// Command topolet gives Kubernetes workloads CPUs, memory and devices that sit
+// together on the machine.
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set when a release is built.
+var version = "unknown"
+
+func main() {
+	if err := newRootCommand().Execute(); err != nil {
+		fmt.Fprintln(os.Stderr, "topolet:", err)
+		os.Exit(1)
+	}
+}
+
+// newRootCommand returns the command with all its subcommands. They return their
+// errors; main alone prints them and ends the process.
+func newRootCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:           "topolet",
+		Short:         "CPUs, memory and devices that sit together, for Kubernetes workloads",
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		// An error is one line.
+		DisableSuggestions: true,
+	}
+	cmd.AddCommand(newRunCommand(), newTopologyCommand())
+	return cmd
+}

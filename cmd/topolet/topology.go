@@ -1,0 +1,61 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/topolet/topolet/topology"
+	"github.com/topolet/topolet/topology/render"
+)
+
+// outputs are the forms in which a machine can be shown.
+var outputs = map[string]func(io.Writer, *topology.Machine) error{
+	"tree": render.Tree,
+	"json": render.JSON,
+}
+
+func newTopologyCommand() *cobra.Command {
+	var root, output string
+	cmd := &cobra.Command{
+		Use:   "topology",
+		Short: "Show the machine: sockets, caches, cores, NUMA nodes",
+		Long: `Show the machine as topolet sees it: sockets, dies, caches, cores and CPUs, and
+the NUMA nodes with their memory.
+
+With --root the answer is about another machine, or an earlier time: a directory
+that holds a copy of that machine's /sys.`,
+		Example: `  topolet topology
+  topolet topology --root ./snapshot --output json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			write, known := outputs[output]
+			if !known {
+				return fmt.Errorf("--output %q is not known: it must be one of %s",
+					output, strings.Join(slices.Sorted(maps.Keys(outputs)), ", "))
+			}
+			m, err := discover(root)
+			if err != nil {
+				return fmt.Errorf("--root %s: %w", root, err)
+			}
+			return write(cmd.OutOrStdout(), m)
+		},
+	}
+	cmd.Flags().StringVar(&root, "root", "/", "directory that is read in place of /")
+	cmd.Flags().StringVarP(&output, "output", "o", "tree", "form of the answer: tree or json")
+	return cmd
+}
+
+// discover reads the machine below a directory.
+func discover(dir string) (*topology.Machine, error) {
+	root, err := topology.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return topology.Discover(root)
+}
