@@ -116,6 +116,9 @@ func (c Cluster) kubeletConfig() (string, error) {
 		"failSwapOn":               false,
 		"podLogsDir":               c.Layout.PodLogs(),
 		"volumePluginDir":          c.Layout.KubeletRoot() + "/volume-plugins",
+		// The first renewal fails while the node is being registered; the next
+		// comes after a quarter of this.
+		"nodeLeaseDurationSeconds": 8,
 		// Nothing answers there, but without an address every pod gets a
 		// warning event.
 		"clusterDNS":    []string{clusterDNS},
