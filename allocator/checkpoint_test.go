@@ -1,0 +1,107 @@
+package allocator
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestCheckpointRoundTrip(t *testing.T) {
+	store := FileStore{Path: filepath.Join(t.TempDir(), "checkpoint.json")}
+	if grants, err := store.Load(); err != nil || grants != nil {
+		t.Fatalf("without a file: %v, %v", grants, err)
+	}
+	l := newLedger(t, store)
+	grant(t, l, claim("x", "pod", "other"), []Request{
+		{Name: "a", Domain: "numa-0", Share: "s-1", Count: 2, SharedPool: true},
+		{Name: "b", Domain: "numa-1", Share: "s-2", Count: 1},
+	})
+	grant(t, l, claim("y"), cpus(1, "numa-1"))
+	loaded, err := store.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(l.Grants(), loaded, compareSets); diff != "" {
+		t.Errorf("-held +loaded:\n%s", diff)
+	}
+	if err := l.Release("x"); err != nil {
+		t.Fatal(err)
+	}
+	if loaded, err = store.Load(); err != nil || len(loaded) != 1 || loaded[0].UID != "y" {
+		t.Errorf("after a release: %+v, %v", loaded, err)
+	}
+	if names := list(t, filepath.Dir(store.Path)); len(names) != 1 {
+		t.Errorf("the folder holds %v", names)
+	}
+}
+
+func TestCheckpointsThatCannotBeUsed(t *testing.T) {
+	const good = `{"uid":"x","namespace":"n","name":"c","pods":["p"],"parts":[{"request":"r","domain":"numa-0","count":1,"cpus":"1"}]}`
+	for name, test := range map[string]struct{ content, want string }{
+		"empty file":          {"", "not JSON"},
+		"cut off":             {`{"version":1,"grants":[` + good, "not JSON"},
+		"no version":          {`{"grants":[]}`, "field version is missing"},
+		"a future version":    {`{"version":2,"claims":{}}`, "field version is 2, this topolet reads version 1"},
+		"an unknown field":    {`{"version":1,"grants":[],"extra":1}`, `unknown field "extra"`},
+		"a garbled CPU list":  {`{"version":1,"grants":[` + strings.Replace(good, `"1"`, `"one"`, 1) + `]}`, `"one" is not a CPU number`},
+		"a CPU granted twice": {`{"version":1,"grants":[` + good + "," + strings.Replace(good, `"x"`, `"y"`, 1) + `]}`, "granted twice"},
+		"a claim twice":       {`{"version":1,"grants":[` + good + "," + strings.Replace(good, `"cpus":"1"`, `"cpus":"2"`, 1) + `]}`, "appears twice"},
+		"a wrong count":       {`{"version":1,"grants":[` + strings.Replace(good, `"count":1`, `"count":2`, 1) + `]}`, "for a count of 2"},
+		"a grant of nothing":  {`{"version":1,"grants":[{"uid":"x","namespace":"n","name":"c","pods":[],"parts":[]}]}`, "has no parts"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := FileStore{Path: filepath.Join(t.TempDir(), "checkpoint.json")}
+			if err := os.WriteFile(store.Path, []byte(test.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, err := store.Load()
+			var unusable *CheckpointError
+			if !errors.As(err, &unusable) || !strings.Contains(err.Error(), test.want) || unusable.Path != store.Path {
+				t.Fatalf("error %v, want one that says %q", err, test.want)
+			}
+			aside, err := store.SetAside(time.Unix(0, 42))
+			if err != nil {
+				t.Fatal(err)
+			}
+			kept, err := os.ReadFile(aside)
+			if err != nil || string(kept) != test.content {
+				t.Errorf("kept %q, %v", kept, err)
+			}
+			if grants, err := store.Load(); grants != nil || err != nil {
+				t.Errorf("afterwards: %v, %v", grants, err)
+			}
+		})
+	}
+}
+
+func TestAFailedSaveLeavesTheOldCheckpoint(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Log("root ignores the folder's mode; the missing folder below is tested all the same")
+	}
+	dir := filepath.Join(t.TempDir(), "gone")
+	l := newLedger(t, FileStore{Path: filepath.Join(dir, "checkpoint.json")})
+	if _, err := l.Grant(claim("x"), cpus(1, "numa-0")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("granted without a folder to store it in: %v", err)
+	}
+	if got := l.Grants(); len(got) != 0 {
+		t.Errorf("still held: %+v", got)
+	}
+}
+
+func list(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}

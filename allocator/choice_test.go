@@ -1,0 +1,177 @@
+package allocator
+
+import (
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/topolet/topolet/topology"
+	"github.com/topolet/topolet/topology/topologytest"
+)
+
+func TestChoose(t *testing.T) {
+	// Two L3 groups of four cores with two threads each: 0-3,8-11 and 4-7,12-15.
+	two := topologytest.Spec{L3PerNUMA: 2, CoresPerL3: 4, Threads: 2}
+	for name, test := range map[string]struct {
+		machine topologytest.Spec
+		free    string
+		n       int
+		want    string
+	}{
+		"an empty machine is filled from its start": {two, "0-15", 2, "0,8"},
+		"the tightest L3 group that fits":           {two, "0-7,8-11,13-15", 4, "5-6,13-14"},
+		"a whole group rather than two halves":      {two, "1-7,9-15", 8, "4-7,12-15"},
+		"two groups when none is large enough":      {two, "0-15", 12, "0-5,8-13"},
+		"the rest goes where it fits best":          {topologytest.Spec{L3PerNUMA: 3, CoresPerL3: 4}, "0-9", 6, "0-3,8-9"},
+		"half a free core is not free":              {two, "0-7,9-15", 2, "1,9"},
+		"whole clusters inside the group":           {topologytest.Spec{CoresPerL3: 6, CoresPerCluster: 2}, "1-5", 2, "2-3"},
+		"the tightest cluster":                      {topologytest.Spec{CoresPerL3: 6, CoresPerCluster: 2}, "1-5", 1, "1"},
+		"a machine that tells of no L3":             {topologytest.Spec{CoresPerL3: 4, NoL3: true}, "1-3", 2, "1-2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := Domains(topologytest.New(test.machine), topology.CPUSet{})[0]
+			got, err := d.Choose(set(t, test.free), test.n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.String() != test.want {
+				t.Errorf("chose %s, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+func TestChooseRefuses(t *testing.T) {
+	d := Domains(topologytest.New(topologytest.Spec{CoresPerL3: 4, Threads: 2}), topology.CPUSet{})[0]
+	for name, test := range map[string]struct {
+		free string
+		n    int
+		want error
+	}{
+		"nothing":                             {"0-7", 0, &CountError{"numa-0", 0, 2, 8}},
+		"less than nothing":                   {"0-7", -2, &CountError{"numa-0", -2, 2, 8}},
+		"half a core":                         {"0-7", 3, &CountError{"numa-0", 3, 2, 8}},
+		"more than there is":                  {"0-7", 10, &CountError{"numa-0", 10, 2, 8}},
+		"more than is free":                   {"0-1,4-5", 6, &InsufficientError{"numa-0", 6, 4}},
+		"free threads that make no core":      {"0-3", 2, &InsufficientError{"numa-0", 2, 0}},
+		"free CPUs that are another domain's": {"8-15", 2, &InsufficientError{"numa-0", 2, 0}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := d.Choose(set(t, test.free), test.n)
+			if err == nil || err.Error() != test.want.Error() {
+				t.Errorf("chose %q, error %v; want error %v", got, err, test.want)
+			}
+		})
+	}
+}
+
+// TestChooseKeepsItsPromises draws machines, free CPUs and counts, and checks
+// every choice against what the objective says, computed in another way.
+func TestChooseKeepsItsPromises(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a seed makes it repeatable
+	for range 100 {
+		checkChoices(t, rng, topologytest.Spec{
+			L3PerNUMA:       1 + rng.IntN(4),
+			CoresPerL3:      1 + rng.IntN(8),
+			Threads:         1 << rng.IntN(3),
+			CoresPerCluster: rng.IntN(2) * 2,
+			AdjacentThreads: rng.IntN(2) == 0,
+		})
+	}
+}
+
+func checkChoices(t *testing.T, rng *rand.Rand, spec topologytest.Spec) {
+	t.Helper()
+	m := topologytest.New(spec)
+	d := Domains(m, topology.CPUSet{})[0]
+	for range 50 {
+		var ids []int
+		for _, cpu := range m.CPUs {
+			if rng.IntN(4) > 0 {
+				ids = append(ids, cpu.ID)
+			}
+		}
+		free := topology.NewCPUSet(ids...)
+		n := d.ThreadsPerCore * (1 + rng.IntN(len(d.cores)))
+
+		got, err := d.Choose(free, n)
+		perGroup := freeCoresPerL3(m, free)
+		available := 0
+		for _, cores := range perGroup {
+			available += cores
+		}
+		if need := n / d.ThreadsPerCore; need > available {
+			var want *InsufficientError
+			if !errors.As(err, &want) || want.Free != available*d.ThreadsPerCore {
+				t.Fatalf("%+v free %s: %d CPUs: error %v with %d cores free", spec, free, n, err, available)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatalf("%+v free %s: %d CPUs: %v", spec, free, n, err)
+		}
+		again, _ := d.Choose(free, n)
+		switch {
+		case got.Size() != n:
+			t.Fatalf("%+v free %s: %d CPUs: got %s", spec, free, n, got)
+		case !got.IsSubsetOf(free):
+			t.Fatalf("%+v free %s: %d CPUs: %s are not all free", spec, free, n, got)
+		case !wholeCoresOnly(m, got):
+			t.Fatalf("%+v free %s: %d CPUs: %s splits a core", spec, free, n, got)
+		case !again.Equals(got):
+			t.Fatalf("%+v free %s: %d CPUs: %s, then %s", spec, free, n, got, again)
+		}
+		checkGroups(t, m, perGroup, got, n/d.ThreadsPerCore)
+	}
+}
+
+// checkGroups demands the smallest possible number of L3 groups, and the
+// tightest group where one suffices.
+func checkGroups(t *testing.T, m *topology.Machine, perGroup map[int]int, got topology.CPUSet, need int) {
+	t.Helper()
+	counts := make([]int, 0, len(perGroup))
+	tightest := 0
+	for _, cores := range perGroup {
+		counts = append(counts, cores)
+		if cores >= need && (tightest == 0 || cores < tightest) {
+			tightest = cores
+		}
+	}
+	slices.SortFunc(counts, func(a, b int) int { return b - a })
+	fewest := 0
+	for sum := 0; sum < need; fewest++ {
+		sum += counts[fewest]
+	}
+	used := map[int]bool{}
+	for id := range got.All() {
+		cpu, _ := m.CPU(id)
+		used[cpu.L3] = true
+	}
+	if len(used) != fewest {
+		t.Fatalf("%d cores of %v over %d L3 groups: %d would do", need, perGroup, len(used), fewest)
+	}
+	for l3 := range used {
+		if fewest == 1 && perGroup[l3] != tightest {
+			t.Fatalf("%d cores of %v from L3 group %d: one with %d fits better", need, perGroup, l3, tightest)
+		}
+	}
+}
+
+func freeCoresPerL3(m *topology.Machine, free topology.CPUSet) map[int]int {
+	found := map[int]int{}
+	for _, core := range m.Cores {
+		if core.CPUs.IsSubsetOf(free) {
+			cpu, _ := m.CPU(core.CPUs.First())
+			found[cpu.L3]++
+		}
+	}
+	return found
+}
+
+func wholeCoresOnly(m *topology.Machine, cpus topology.CPUSet) bool {
+	return !slices.ContainsFunc(m.Cores, func(core topology.Group) bool {
+		n := core.CPUs.IntersectionSize(cpus)
+		return n != 0 && n != core.CPUs.Size()
+	})
+}
