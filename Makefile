@@ -13,6 +13,54 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 build: ## Build the static topolet binary into bin/.
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/topolet ./cmd/topolet
 
+##@ Lint
+
+# Each tool has a module of its own under test/tools. `go tool` builds it once
+# into Go's build cache.
+GO_TOOL = go tool -modfile=$(CURDIR)/test/tools/$(1)/go.mod $(1)
+
+# The modules with Go code in this repository.
+MODULES := . test/testbed test/tools/helm test/tools/kind
+
+.PHONY: lint
+lint: ## Check the Go code of every module, and the shell scripts.
+	@for m in $(MODULES); do \
+		echo "lint $$m"; \
+		(cd $$m && $(call GO_TOOL,golangci-lint) run --config $(CURDIR)/.golangci.yml ./...); \
+	done
+	@if command -v shellcheck >/dev/null; then \
+		shellcheck deploy/kind/*.sh; \
+	else \
+		echo "lint: shell scripts not checked, shellcheck is not installed (apt-get install shellcheck)"; \
+	fi
+
+.PHONY: fmt
+fmt: ## Format the Go code of every module.
+	@for m in $(MODULES); do \
+		(cd $$m && $(call GO_TOOL,golangci-lint) fmt --config $(CURDIR)/.golangci.yml ./...); \
+	done
+
+##@ Deploy
+
+IMAGE ?= docker.io/topolet/topolet:dev
+
+.PHONY: image
+image: ## Build the container image with docker or podman (IMAGE=…).
+	deploy/image/build.sh $(IMAGE)
+
+.PHONY: test-deploy
+test-deploy: ## Test the chart, the examples and the kind configuration; needs no cluster.
+	go -C test/tools/helm test ./...
+	go -C test/tools/kind test ./...
+
+.PHONY: kind-cluster
+kind-cluster: ## Create a kind cluster with topolet on it and run an example (needs docker or podman).
+	deploy/kind/up.sh
+
+.PHONY: kind-delete
+kind-delete: ## Delete that kind cluster.
+	deploy/kind/down.sh
+
 ##@ General
 
 .PHONY: help

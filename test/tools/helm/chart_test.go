@@ -1,0 +1,237 @@
+package helm_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/utils/ptr"
+)
+
+func TestLint(t *testing.T) {
+	if out, err := helm(t, "lint", "--strict", chart); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+func TestObjects(t *testing.T) {
+	var got []string
+	for _, o := range render(t) {
+		m, err := meta.Accessor(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, strings.Join([]string{o.GetObjectKind().GroupVersionKind().Kind, m.GetNamespace(), m.GetName()}, "/"))
+	}
+	slices.Sort(got)
+	want := []string{
+		"ClusterRole//topolet",
+		"ClusterRoleBinding//topolet",
+		"ConfigMap/topolet-system/topolet",
+		"DaemonSet/topolet-system/topolet",
+		"DeviceClass//cpu.topolet.dev",
+		"ServiceAccount/topolet-system/topolet",
+		"ValidatingAdmissionPolicy//topolet-claims",
+		"ValidatingAdmissionPolicy//topolet-resourceslices",
+		"ValidatingAdmissionPolicyBinding//topolet-claims",
+		"ValidatingAdmissionPolicyBinding//topolet-resourceslices",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("objects of the chart (-want +got):\n%s", diff)
+	}
+}
+
+// What the daemon may do to the API server is this list and nothing else.
+func TestPermissions(t *testing.T) {
+	objects := render(t)
+	want := []rbacv1.PolicyRule{
+		{APIGroups: []string{"resource.k8s.io"}, Resources: []string{"resourceclaims"}, Verbs: []string{"get"}},
+		{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"get"}},
+		{
+			APIGroups: []string{"resource.k8s.io"}, Resources: []string{"resourceslices"},
+			Verbs: []string{"get", "list", "watch", "create", "update", "delete"},
+		},
+		{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
+	}
+	if diff := cmp.Diff(want, only[*rbacv1.ClusterRole](t, objects).Rules); diff != "" {
+		t.Errorf("rules (-want +got):\n%s", diff)
+	}
+	binding := only[*rbacv1.ClusterRoleBinding](t, objects)
+	subjects := []rbacv1.Subject{{Kind: "ServiceAccount", Name: "topolet", Namespace: namespace}}
+	if diff := cmp.Diff(subjects, binding.Subjects); diff != "" {
+		t.Errorf("subjects (-want +got):\n%s", diff)
+	}
+	if n := len(all[*rbacv1.Role](objects)) + len(all[*rbacv1.RoleBinding](objects)); n != 0 {
+		t.Errorf("%d roles and bindings beside the cluster role", n)
+	}
+}
+
+func TestContainment(t *testing.T) {
+	pod := only[*appsv1.DaemonSet](t, render(t)).Spec.Template.Spec
+	if pod.HostNetwork || pod.HostPID || pod.HostIPC {
+		t.Error("the pod uses the node's network, PID or IPC namespace")
+	}
+	want := &corev1.SecurityContext{
+		RunAsUser:                ptr.To(int64(0)),
+		RunAsGroup:               ptr.To(int64(0)),
+		Privileged:               ptr.To(false),
+		AllowPrivilegeEscalation: ptr.To(false),
+		ReadOnlyRootFilesystem:   ptr.To(true),
+		Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+		SeccompProfile:           &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+	}
+	if diff := cmp.Diff(want, pod.Containers[0].SecurityContext); diff != "" {
+		t.Errorf("security context (-want +got):\n%s", diff)
+	}
+	var paths []string
+	for _, v := range pod.Volumes {
+		if v.HostPath != nil {
+			paths = append(paths, v.HostPath.Path)
+		}
+	}
+	wantPaths := []string{
+		"/sys", "/var/lib/topolet", "/var/lib/kubelet/plugins/topolet.dev",
+		"/var/lib/kubelet/plugins_registry", "/var/run/cdi", "/var/run/nri",
+	}
+	if diff := cmp.Diff(wantPaths, paths); diff != "" {
+		t.Errorf("folders of the node (-want +got):\n%s", diff)
+	}
+}
+
+func TestPaths(t *testing.T) {
+	pod := only[*appsv1.DaemonSet](t, render(t,
+		"--set", "kubelet.rootDir=/data/kubelet", "--set", "nri.socket=/run/k3s/nri/nri.sock",
+		"--set", "cdi.dir=/etc/cdi", "--set", "stateDir=/data/topolet",
+	)).Spec.Template.Spec
+	for _, want := range []string{
+		"--kubelet-plugins-dir=/data/kubelet/plugins", "--kubelet-registry-dir=/data/kubelet/plugins_registry",
+		"--nri-socket=/run/k3s/nri/nri.sock", "--cdi-dir=/etc/cdi", "--state-dir=/data/topolet",
+	} {
+		if !slices.Contains(pod.Containers[0].Args, want) {
+			t.Errorf("no argument %s in %q", want, pod.Containers[0].Args)
+		}
+	}
+	// Every argument means the same path on the node and in the container.
+	mounted := map[string]string{}
+	for _, m := range pod.Containers[0].VolumeMounts {
+		mounted[m.Name] = m.MountPath
+	}
+	for _, v := range pod.Volumes {
+		if v.HostPath == nil || v.Name == "sys" {
+			continue
+		}
+		if mounted[v.Name] != v.HostPath.Path {
+			t.Errorf("%s of the node is mounted at %s", v.HostPath.Path, mounted[v.Name])
+		}
+	}
+	if mounted["nri"] != "/run/k3s/nri" {
+		t.Errorf("NRI is mounted at %s, want the folder of the socket", mounted["nri"])
+	}
+}
+
+func TestValues(t *testing.T) {
+	objects := render(t,
+		"--set", "image.repository=docker.io/topolet/topolet", "--set", "image.tag=test", "--set", "image.pullPolicy=Never",
+		"--set-string", "config.reservedCPUs=0-1\\,8", "--set", "hostNetwork=true", "--set", "httpPort=19847",
+		"--set", "kubernetesServiceHost=127.0.0.1", "--set", "kubernetesServicePort=6443",
+		"--set", "logLevel=5", "--set", "maxUnavailable=25%", "--set", "admission.claims=false",
+		"--set", "seLinuxOptions.type=spc_t",
+	)
+	daemons := only[*appsv1.DaemonSet](t, objects)
+	pod := daemons.Spec.Template.Spec
+	main := pod.Containers[0]
+	if main.Image != "docker.io/topolet/topolet:test" || main.ImagePullPolicy != corev1.PullNever {
+		t.Errorf("image %s, %s", main.Image, main.ImagePullPolicy)
+	}
+	if !pod.HostNetwork || pod.DNSPolicy != corev1.DNSClusterFirstWithHostNet {
+		t.Errorf("host network %v, DNS %s", pod.HostNetwork, pod.DNSPolicy)
+	}
+	if got := daemons.Spec.UpdateStrategy.RollingUpdate.MaxUnavailable.String(); got != "25%" {
+		t.Errorf("maxUnavailable %s", got)
+	}
+	for _, want := range []string{"--http-address=:19847", "-v=5"} {
+		if !slices.Contains(main.Args, want) {
+			t.Errorf("no argument %s in %q", want, main.Args)
+		}
+	}
+	env := map[string]string{}
+	for _, e := range main.Env {
+		env[e.Name] = e.Value
+	}
+	if env["KUBERNETES_SERVICE_HOST"] != "127.0.0.1" || env["KUBERNETES_SERVICE_PORT"] != "6443" {
+		t.Errorf("API server at %q", env)
+	}
+	config := only[*corev1.ConfigMap](t, objects).Data["config.yaml"]
+	if want := "apiVersion: topolet.dev/v1alpha1\nkind: Configuration\nreservedCPUs: 0-1,8"; strings.TrimSpace(config) != want {
+		t.Errorf("configuration\n%s\nwant\n%s", config, want)
+	}
+	policies := all[*admissionv1.ValidatingAdmissionPolicy](objects)
+	if len(policies) != 1 || policies[0].Name != "topolet-resourceslices" {
+		t.Errorf("%d policies where the one for claims is off", len(policies))
+	}
+}
+
+// The pods restart when what they read at their start has changed.
+func TestConfigurationRestarts(t *testing.T) {
+	checksum := func(args ...string) string {
+		return only[*appsv1.DaemonSet](t, render(t, args...)).Spec.Template.Annotations["topolet.dev/config-checksum"]
+	}
+	before, after := checksum(), checksum("--set-string", "config.reservedCPUs=0")
+	if before == "" || before == after {
+		t.Errorf("checksum %q before and %q after a change", before, after)
+	}
+}
+
+func TestDeviceClass(t *testing.T) {
+	class := only[*resourcev1.DeviceClass](t, render(t))
+	want := `device.driver == "topolet.dev" && device.attributes["topolet.dev"].?level.orValue("") == "numa"`
+	if got := class.Spec.Selectors[0].CEL.Expression; got != want {
+		t.Errorf("selector %s, want %s", got, want)
+	}
+}
+
+func TestSchemaRefuses(t *testing.T) {
+	for _, c := range []struct {
+		set   []string
+		words []string // of the error: the value's name, and what is wrong with it
+	}{
+		{[]string{"--set", "nosuch=1"}, []string{"nosuch", "not allowed"}},
+		{[]string{"--set", "image.tagg=1"}, []string{"/image", "tagg", "not allowed"}},
+		{[]string{"--set", "image.tag=1"}, []string{"/image/tag", "want string"}},
+		{[]string{"--set", "image.repository="}, []string{"/image/repository", "minLength"}},
+		{[]string{"--set", "image.pullPolicy=Sometimes"}, []string{"/image/pullPolicy", "must be one of"}},
+		{[]string{"--set", "config.reserved=0"}, []string{"/config", "reserved", "not allowed"}},
+		{[]string{"--set-string", "config.reservedCPUs=0-"}, []string{"/config/reservedCPUs", "does not match pattern"}},
+		{[]string{"--set", "config.reservedCPUs=0"}, []string{"/config/reservedCPUs", "want string"}},
+		{[]string{"--set", "logLevel=high"}, []string{"/logLevel", "want integer"}},
+		{[]string{"--set", "httpPort=70000"}, []string{"/httpPort", "maximum"}},
+		{[]string{"--set", "kubelet.rootDir=var/lib/kubelet"}, []string{"/kubelet/rootDir", "does not match pattern"}},
+		{[]string{"--set", "kubelet.rootDir=/var/lib/kubelet/"}, []string{"/kubelet/rootDir", "does not match pattern"}},
+		{[]string{"--set", "nri.socket=/nri.sock"}, []string{"/nri/socket", "does not match pattern"}},
+		{[]string{"--set-string", "hostNetwork=true"}, []string{"/hostNetwork", "want boolean"}},
+		{[]string{"--set", "maxUnavailable=0"}, []string{"/maxUnavailable", "minimum"}},
+		{[]string{"--set", "maxUnavailable=some"}, []string{"/maxUnavailable", "does not match pattern"}},
+		{[]string{"--set", "tolerations=all"}, []string{"/tolerations", "want array"}},
+		{[]string{"--set-string", "admission.claims=off"}, []string{"/admission/claims", "want boolean"}},
+	} {
+		t.Run(fmt.Sprint(c.set[1]), func(t *testing.T) {
+			out, err := helm(t, append([]string{"template", "topolet", chart}, c.set...)...)
+			if err == nil {
+				t.Fatalf("accepted:\n%s", out)
+			}
+			for _, w := range c.words {
+				if !strings.Contains(strings.ReplaceAll(err.Error(), "'", ""), w) {
+					t.Errorf("the error does not say %q: %v", w, err)
+				}
+			}
+		})
+	}
+}
