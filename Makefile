@@ -61,6 +61,37 @@ kind-cluster: ## Create a kind cluster with topolet on it and run an example (ne
 kind-delete: ## Delete that kind cluster.
 	deploy/kind/down.sh
 
+##@ Testbed
+
+# A real one-node Kubernetes cluster on this machine; needs root, Go and a C
+# compiler. CLUSTER_FLAGS are those of `testbed up`, such as --feature-gates.
+# `go run` would build into a temporary folder and lose the program's exit code.
+TESTBED = bin/testbed
+
+.PHONY: $(TESTBED)
+$(TESTBED):
+	@CGO_ENABLED=0 go -C test/testbed build -trimpath -o $(CURDIR)/$(TESTBED) ./cmd/testbed
+
+.PHONY: packages
+packages: $(TESTBED) ## Install the Debian packages that building the testbed needs.
+	@$(TESTBED) packages
+
+.PHONY: testbed-build
+testbed-build: packages ## Build Kubernetes, containerd and the rest into the user's cache (once per version, about 10 minutes).
+	@$(TESTBED) build
+
+.PHONY: cluster-up
+cluster-up: packages ## Create the one-node cluster, or repair it (CLUSTER_FLAGS=…).
+	@$(TESTBED) up $(CLUSTER_FLAGS)
+
+.PHONY: cluster-status
+cluster-status: $(TESTBED) ## Tell what runs of the cluster.
+	@$(TESTBED) status
+
+.PHONY: cluster-down
+cluster-down: $(TESTBED) ## Remove the cluster and everything it left on this machine.
+	@$(TESTBED) down
+
 ##@ General
 
 .PHONY: help

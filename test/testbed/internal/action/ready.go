@@ -77,7 +77,10 @@ func (c *Context) nodeReady(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return client.NodeReady(ctx, c.Cluster.URL(), c.Cluster.NodeName, kubelet.Since())
+	if err := client.NodeReady(ctx, c.Cluster.URL(), c.Cluster.NodeName, kubelet.Since()); err != nil {
+		return err
+	}
+	return client.PodsKnown(ctx, c.Cluster.URL(), c.Cluster.NodeName, fmt.Sprintf("https://%s:%d", c.Cluster.NodeIP(), c.Cluster.Ports.Kubelet))
 }
 
 // waitForServiceAccount waits until pods can be created in the default

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -47,10 +48,10 @@ func New(dir, identity string) (*Client, error) {
 	}}, nil
 }
 
-// Get asks for url. An answer other than 200 is an error with its first line.
+// Get asks for address. An answer other than 200 is an error with its first line.
 // The body is decoded into out unless out is nil.
-func (c *Client) Get(ctx context.Context, url string, out any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+func (c *Client) Get(ctx context.Context, address string, out any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return err
 	}
@@ -104,6 +105,36 @@ func (c *Client) NodeReady(ctx context.Context, server, node string, since time.
 	}
 	if lease.Spec.RenewTime.Before(since) {
 		return fmt.Errorf("the kubelet has not renewed the node's lease since it started; last renewed %s", lease.Spec.RenewTime.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// PodsKnown returns nil when the kubelet knows every pod that is bound to the
+// node; otherwise which it does not know. A kubelet that has just started
+// denies that its pods exist.
+func (c *Client) PodsKnown(ctx context.Context, server, node, kubelet string) error {
+	type pods struct {
+		Items []struct {
+			Metadata struct{ UID, Namespace, Name string }
+			Status   struct{ Phase string }
+		}
+	}
+	var bound, known pods
+	if err := c.Get(ctx, server+"/api/v1/pods?fieldSelector=spec.nodeName%3D"+url.QueryEscape(node), &bound); err != nil {
+		return err
+	}
+	if err := c.Get(ctx, kubelet+"/pods", &known); err != nil {
+		return fmt.Errorf("ask the kubelet for its pods: %w", err)
+	}
+	have := map[string]bool{}
+	for _, p := range known.Items {
+		have[p.Metadata.UID] = true
+	}
+	for _, p := range bound.Items {
+		over := p.Status.Phase == "Succeeded" || p.Status.Phase == "Failed"
+		if !over && !have[p.Metadata.UID] {
+			return fmt.Errorf("the kubelet does not know the pod %s/%s yet", p.Metadata.Namespace, p.Metadata.Name)
+		}
 	}
 	return nil
 }

@@ -9,7 +9,10 @@ import (
 
 func (c Cluster) containerdConfig() string {
 	l := c.Layout
-	return fmt.Sprintf(`version = 3
+	return fmt.Sprintf(`# Read by containerd.
+version = 3
+# The host may have a runtime of its own, with files to import.
+imports = []
 root = %q
 state = %q
 disabled_plugins = [
@@ -41,7 +44,6 @@ disabled_plugins = [
   # Without the capability every container would fail to start.
   restrict_oom_score_adj = %t
   netns_mounts_under_state_dir = true
-  enable_cdi = true
   cdi_spec_dirs = [%q]
 
 [plugins."io.containerd.cri.v1.runtime".cni]

@@ -58,24 +58,17 @@ func (p Process) Name() string {
 
 func (p Process) String() string { return fmt.Sprintf("%s (pid %d)", p.Name(), p.PID) }
 
-// Since is when the process started, by the wall clock; zero when the host
-// does not say when it booted.
+// Since is when the process started, by the wall clock; zero when the host has
+// no clock that counts from its boot.
 func (p Process) Since() time.Time {
-	stat, err := os.ReadFile("/proc/stat")
-	if err != nil {
+	var sinceBoot unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &sinceBoot); err != nil {
 		return time.Time{}
 	}
-	for line := range strings.Lines(string(stat)) {
-		if v, ok := strings.CutPrefix(line, "btime "); ok {
-			boot, err := strconv.ParseInt(strings.TrimSpace(v), 10, 64)
-			if err != nil {
-				return time.Time{}
-			}
-			// USER_HZ is 100 on every architecture that Go runs on.
-			return time.Unix(boot, 0).Add(time.Duration(p.Start) * 10 * time.Millisecond)
-		}
-	}
-	return time.Time{}
+	// USER_HZ is 100 on every architecture that Go runs on.
+	const tick = 10 * time.Millisecond
+	age := time.Duration(sinceBoot.Nano()) - time.Duration(p.Start)*tick
+	return time.Now().Add(-age)
 }
 
 // Finder knows the marks of one testbed's processes.
