@@ -3,6 +3,7 @@ package topology
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 )
@@ -11,9 +12,9 @@ import (
 // are followed only inside it: a snapshot from elsewhere cannot make the
 // program read files of this host.
 //
-// Every name is resolved by [os.Root], one system call and more for each part
-// of the path. Where the kernel can do the same in a single call, that is tried
-// first (see openBeneath), and [os.Root] answers what is not settled by it.
+// [os.Root] resolves every name, with a system call or more for each part of the
+// path. Where the kernel can do the same in a single call, [Discover] has that
+// tried first (see openBeneath), and what is not settled by it is left to [os.Root].
 type Root struct {
 	root *os.Root
 	// dir is the root directory, and cpu the one below it that nine of ten files
@@ -57,14 +58,52 @@ func (r *Root) Open(name string) (fs.File, error) {
 	if !fs.ValidPath(name) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
 	}
+	return r.root.Open(name)
+}
+
+// open opens a file the quick way, if there is one.
+func (r *Root) open(name string) (*os.File, error) {
 	fd, settled, err := r.openBeneath(name)
 	if !settled {
-		return r.root.Open(name)
+		return r.root.OpenFile(name, os.O_RDONLY|nonBlocking, 0)
 	}
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
 	return os.NewFile(uintptr(fd), name), nil //nolint:gosec // not negative
+}
+
+// readSlowly is readBounded by way of [os.Root].
+func (r *Root) readSlowly(name string, buf []byte) (int, error) {
+	f, err := r.root.OpenFile(name, os.O_RDONLY|nonBlocking, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close() //nolint:errcheck // opened for reading
+	return readFull(f, buf)
+}
+
+// readFull reads until the end of the file or until buf is full.
+func readFull(f io.Reader, buf []byte) (int, error) {
+	n, err := io.ReadFull(f, buf)
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return n, err
+}
+
+// namesBounded implements boundedReader.
+func (r *Root) namesBounded(name string, most int) ([]string, error) {
+	f, err := r.open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // opened for reading
+	names, err := f.Readdirnames(most)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return names, nil
 }
 
 // Stat implements [fs.StatFS].

@@ -2,13 +2,16 @@ package topology
 
 import (
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
+
+// nonBlocking is a flag to open files with: a named pipe in a snapshot must not
+// stop the program.
+const nonBlocking = unix.O_NONBLOCK
 
 // openBeneath opens a file below the root in one system call, openat2 of Linux
 // 5.6. The answer is not settled where that call is missing or forbidden, where
@@ -30,8 +33,7 @@ func (r *Root) openBeneath(name string) (fd int, settled bool, err error) {
 
 func openat2(dir *os.File, name string) (fd int, err error) {
 	how := unix.OpenHow{
-		// Non-blocking, for a named pipe in a snapshot must not stop the program.
-		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK,
+		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | nonBlocking,
 		Resolve: unix.RESOLVE_BENEATH,
 	}
 	for {
@@ -47,33 +49,24 @@ func openat2(dir *os.File, name string) (fd int, err error) {
 func (r *Root) readBounded(name string, buf []byte) (int, error) {
 	fd, settled, err := r.openBeneath(name)
 	if !settled {
-		f, err := r.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
-		if err != nil {
-			return 0, err
-		}
-		defer f.Close()
-		return readFull(f.Read, buf)
+		return r.readSlowly(name, buf)
 	}
 	if err != nil {
 		return 0, err
 	}
 	defer unix.Close(fd) //nolint:errcheck // opened for reading
-	return readFull(func(p []byte) (int, error) { return unix.Read(fd, p) }, buf)
-}
-
-// readFull reads to the end of the file or of buf.
-func readFull(read func([]byte) (int, error), buf []byte) (n int, err error) {
+	n := 0
 	for n < len(buf) {
-		more, err := read(buf[n:])
+		more, err := unix.Read(fd, buf[n:])
 		switch {
 		case errors.Is(err, unix.EINTR):
-			continue
-		case errors.Is(err, io.EOF) || err == nil && more <= 0:
-			return n, nil
 		case err != nil:
 			return n, err
+		case more <= 0:
+			return n, nil
+		default:
+			n += more
 		}
-		n += more
 	}
 	return n, nil
 }

@@ -1,0 +1,136 @@
+package topology_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/topolet/topolet/topology"
+	"github.com/topolet/topolet/topology/topologytest"
+)
+
+func openRoot(t *testing.T, dir string) *topology.Root {
+	t.Helper()
+	root, err := topology.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := root.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return root
+}
+
+func TestRootIsAFileSystem(t *testing.T) {
+	dir := t.TempDir()
+	if err := topologytest.Write(dir, topologytest.Spec{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := fstest.TestFS(openRoot(t, dir), cpuDir+"online", cpuDir+"cpu0/topology/core_id"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRootShowsTheSameMachineAsTheTreeInMemory(t *testing.T) {
+	for name, spec := range map[string]topologytest.Spec{
+		"a server":        {Sockets: 2, NUMAPerSocket: 2, CoresPerL3: 4, Threads: 2, Offline: "5"},
+		"a hybrid part":   {CoresPerL3: 2, Threads: 2, EfficiencyCoresPerL3: 4, CoresPerCluster: 2},
+		"sparse and bare": {NUMAIDs: []int{70}, MemoryOnly: []int{3}, NoL3: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := topologytest.Write(dir, spec); err != nil {
+				t.Fatal(err)
+			}
+			root := openRoot(t, dir)
+			for way, root := range map[string]*topology.Root{"quickly": root, "slowly": root.WithoutShortcuts()} {
+				m, err := topology.Discover(root)
+				if err != nil {
+					t.Fatal(way, err)
+				}
+				checkInvariants(t, m)
+				if diff := cmp.Diff(pictureOf(topologytest.New(spec)), pictureOf(m)); diff != "" {
+					t.Errorf("read %s (-memory +disk):\n%s", way, diff)
+				}
+			}
+		})
+	}
+}
+
+func TestRootDoesNotLeadOutside(t *testing.T) {
+	outside := t.TempDir()
+	secret := filepath.Join(outside, "secret")
+	if err := os.WriteFile(secret, []byte("0-1023\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	tree := topologytest.FS(four).
+		Link(cpuDir+"isolated", secret).
+		Link(cpuDir+"present", "../../../../../../../../../../../.."+secret).
+		Link("sys/devices/system/node/node5", outside).
+		Link("sys/devices/inside", "system/cpu/online").
+		Link(cpuDir+"nohz_full", "../../inside")
+	if err := tree.Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	root := openRoot(t, dir)
+	for _, name := range []string{
+		cpuDir + "isolated", cpuDir + "present", "sys/devices/system/node/node5", "sys/devices/system/node/node5/secret",
+	} {
+		if f, err := root.Open(name); err == nil {
+			f.Close()
+			t.Errorf("%s leads outside", name)
+		}
+		if _, err := root.Stat(name); err == nil {
+			t.Errorf("%s can be looked at outside", name)
+		}
+	}
+	for way, root := range map[string]*topology.Root{"quickly": root, "slowly": root.WithoutShortcuts()} {
+		m, err := topology.Discover(root)
+		if err != nil {
+			t.Fatal(way, err)
+		}
+		got, want := pictureOf(m), picture{"online": "0-3", "offline": "", "isolated": "", "nohz_full": "0-3"}
+		for line := range want {
+			if got[line] != want[line] {
+				t.Errorf("read %s: %s: got %q, want %q", way, line, got[line], want[line])
+			}
+		}
+	}
+}
+
+func TestRootRefusesWhatIsNoPath(t *testing.T) {
+	root := openRoot(t, t.TempDir())
+	for _, name := range []string{"", "/etc/passwd", "../x", "sys/../../x", "a//b"} {
+		if _, err := root.Open(name); err == nil {
+			t.Errorf("%q was opened", name)
+		}
+	}
+}
+
+func TestOpenRootNamesTheDirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "none")
+	_, err := topology.OpenRoot(dir)
+	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), dir) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestThisHostIsAMachine(t *testing.T) {
+	if _, err := os.Stat("/sys/devices/system/cpu"); err != nil {
+		t.Skip("no sysfs here")
+	}
+	m, err := topology.Discover(openRoot(t, "/"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkInvariants(t, m)
+}
