@@ -29,7 +29,7 @@ lint: ## Check the Go code of every module, and the shell scripts.
 		(cd $$m && $(call GO_TOOL,golangci-lint) run --config $(CURDIR)/.golangci.yml ./...); \
 	done
 	@if command -v shellcheck >/dev/null; then \
-		shellcheck deploy/kind/*.sh; \
+		shellcheck --external-sources deploy/*/*.sh; \
 	else \
 		echo "lint: shell scripts not checked, shellcheck is not installed (apt-get install shellcheck)"; \
 	fi
@@ -46,7 +46,7 @@ IMAGE ?= docker.io/topolet/topolet:dev
 
 .PHONY: image
 image: ## Build the container image with docker or podman (IMAGE=…).
-	deploy/image/build.sh $(IMAGE)
+	deploy/image/build.sh topolet $(IMAGE)
 
 .PHONY: test-deploy
 test-deploy: ## Test the chart, the examples and the kind configuration; needs no cluster.
