@@ -26,7 +26,7 @@ type CPUSet struct {
 func NewCPUSet(ids ...int) CPUSet {
 	b := &bitset.BitSet{}
 	for _, id := range ids {
-		b.Set(uint(id)) //nolint:gosec // ids are CPU numbers, never negative
+		b.Set(uint(id))
 	}
 	return CPUSet{b}
 }
@@ -64,7 +64,7 @@ func ParseCPUSet(list string) (CPUSet, error) {
 // setRange sets the bits lo to hi, a word at a time: a list that repeats
 // "0-16383" over and over must not cost more than it is long.
 func setRange(words []uint64, lo, hi uint) []uint64 {
-	if need := int(hi/64) + 1; need > len(words) { //nolint:gosec // below MaxCPUs
+	if need := int(hi/64) + 1; need > len(words) {
 		words = append(words, make([]uint64, need-len(words))...)
 	}
 	for w := lo / 64; w <= hi/64; w++ {
@@ -141,7 +141,7 @@ func (s CPUSet) Size() int {
 	if s.bits == nil {
 		return 0
 	}
-	return int(s.bits.Count()) //nolint:gosec // at most MaxCPUs
+	return int(s.bits.Count())
 }
 
 // IsEmpty reports whether the set has no CPU.
@@ -167,7 +167,7 @@ func (s CPUSet) IntersectionSize(o CPUSet) int {
 	if s.bits == nil || o.bits == nil {
 		return 0
 	}
-	return int(s.bits.IntersectionCardinality(o.bits)) //nolint:gosec // at most MaxCPUs
+	return int(s.bits.IntersectionCardinality(o.bits))
 }
 
 // Intersects reports whether a CPU is in both sets, without allocating.
@@ -191,7 +191,7 @@ func (s CPUSet) First() int {
 	if !ok {
 		return None
 	}
-	return int(id) //nolint:gosec // below MaxCPUs
+	return int(id)
 }
 
 // All iterates over the CPUs in ascending order.
@@ -201,7 +201,7 @@ func (s CPUSet) All() iter.Seq[int] {
 			return
 		}
 		for id, ok := s.bits.NextSet(0); ok; id, ok = s.bits.NextSet(id + 1) {
-			if !yield(int(id)) { //nolint:gosec // below MaxCPUs
+			if !yield(int(id)) {
 				return
 			}
 		}

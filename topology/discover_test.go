@@ -128,7 +128,7 @@ func TestDiscover(t *testing.T) {
 		},
 		"core ids that repeat": {
 			spec: four,
-			edit: forCPUs(4, func(t *topologytest.Tree, dir string) { t.File(dir+"topology/core_id", "0\n") }),
+			edit: forCPUs(func(t *topologytest.Tree, dir string) { t.File(dir+"topology/core_id", "0\n") }),
 			want: picture{"cores": "0,2 1,3"},
 		},
 		"four threads per core": {
@@ -158,7 +158,7 @@ func TestDiscover(t *testing.T) {
 		},
 		"cluster_id 65535 is no cluster": {
 			spec: topologytest.Spec{CoresPerL3: 4, CoresPerCluster: 2},
-			edit: forCPUs(4, func(t *topologytest.Tree, dir string) { t.File(dir+"topology/cluster_id", "65535\n") }),
+			edit: forCPUs(func(t *topologytest.Tree, dir string) { t.File(dir+"topology/cluster_id", "65535\n") }),
 			want: picture{"clusters": ""},
 		},
 		"an L3 across NUMA nodes": {
@@ -167,7 +167,7 @@ func TestDiscover(t *testing.T) {
 		},
 		"no cache files at all": {
 			spec: four,
-			edit: forCPUs(4, func(t *topologytest.Tree, dir string) { t.Remove(dir + "cache") }),
+			edit: forCPUs(func(t *topologytest.Tree, dir string) { t.Remove(dir + "cache") }),
 			want: picture{"l2": "", "l3": ""},
 		},
 		"a CPU without an L2 has none, though others name it": {
@@ -177,7 +177,7 @@ func TestDiscover(t *testing.T) {
 		},
 		"an L2 of type Data beside one of type Instruction": {
 			spec: four,
-			edit: forCPUs(4, func(t *topologytest.Tree, dir string) {
+			edit: forCPUs(func(t *topologytest.Tree, dir string) {
 				t.File(dir+"cache/index2/type", "Data\n")
 				t.File(dir+"cache/index0/level", "2\n").File(dir+"cache/index0/type", "Instruction\n").
 					File(dir+"cache/index0/shared_cpu_list", "0-3\n")
@@ -189,7 +189,7 @@ func TestDiscover(t *testing.T) {
 		},
 		"a list copied from another CPU gives way to the mask": {
 			spec: four,
-			edit: forCPUs(4, func(t *topologytest.Tree, dir string) {
+			edit: forCPUs(func(t *topologytest.Tree, dir string) {
 				t.File(dir+"cache/index2/shared_cpu_list", "0,2\n")
 			}),
 			want: picture{"l2": "0,2 1,3"},
@@ -346,9 +346,10 @@ func removeAll(names ...string) func(*topologytest.Tree) {
 	}
 }
 
-func forCPUs(n int, edit func(t *topologytest.Tree, dir string)) func(*topologytest.Tree) {
+// forCPUs edits the directory of each of four CPUs.
+func forCPUs(edit func(t *topologytest.Tree, dir string)) func(*topologytest.Tree) {
 	return func(t *topologytest.Tree) {
-		for id := range n {
+		for id := range 4 {
 			edit(t, fmt.Sprintf("%scpu%d/", cpuDir, id))
 		}
 	}
@@ -448,7 +449,7 @@ func TestFilesWithoutEndAreAbsent(t *testing.T) {
 }
 
 func TestListsThatRepeatThemselvesCostNoTime(t *testing.T) {
-	tree := topologytest.FS(topologytest.Spec{CoresPerL3: 64, Threads: 2})
+	tree := topologytest.FS(topologytest.Spec{CoresPerL3: 8, Threads: 2})
 	for i, file := range tree.Files() {
 		if strings.HasSuffix(file, "_list") {
 			tree.File(file, fmt.Sprintf("%s%d", strings.Repeat("0-16383,", 8000), i)) // each another text

@@ -87,7 +87,7 @@ func (s *sysfs) nodeDistances(dir string) []int {
 		if err != nil {
 			return nil
 		}
-		distances = append(distances, int(d)) //nolint:gosec // 31 bits
+		distances = append(distances, int(d))
 	}
 	return distances
 }

@@ -70,7 +70,7 @@ func (r *Root) open(name string) (*os.File, error) {
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
-	return os.NewFile(uintptr(fd), name), nil //nolint:gosec // not negative
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // readSlowly is readBounded by way of [os.Root].

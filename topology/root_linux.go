@@ -37,7 +37,7 @@ func openat2(dir *os.File, name string) (fd int, err error) {
 		Resolve: unix.RESOLVE_BENEATH,
 	}
 	for {
-		fd, err = unix.Openat2(int(dir.Fd()), name, &how) //nolint:gosec // a file descriptor
+		fd, err = unix.Openat2(int(dir.Fd()), name, &how)
 		if !errors.Is(err, unix.EINTR) {
 			return fd, err
 		}

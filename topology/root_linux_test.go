@@ -3,10 +3,9 @@ package topology_test
 import (
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/topolet/topolet/topology"
 	"github.com/topolet/topolet/topology/topologytest"
@@ -22,7 +21,7 @@ func TestANamedPipeDoesNotStopDiscovery(t *testing.T) {
 		if err := os.Remove(file); err != nil {
 			t.Fatal(err)
 		}
-		if err := unix.Mkfifo(file, 0o600); err != nil {
+		if err := syscall.Mkfifo(file, 0o600); err != nil {
 			t.Skipf("no named pipes here: %v", err)
 		}
 	}

@@ -153,7 +153,7 @@ func numbered(names []string, prefix string) []int {
 		if err != nil || strconv.FormatUint(id, 10) != digits {
 			continue
 		}
-		ids = append(ids, int(id)) //nolint:gosec // 31 bits
+		ids = append(ids, int(id))
 	}
 	slices.Sort(ids)
 	return ids

@@ -94,7 +94,7 @@ func size(bytes uint64) string {
 	if unit == 0 {
 		return fmt.Sprintf("%d B", bytes)
 	}
-	shift := uint(unit) * 10 //nolint:gosec // at most 6
+	shift := uint(unit) * 10
 	text := fmt.Sprintf("%.1f", float64(bytes)/float64(uint64(1)<<shift))
 	return fmt.Sprintf("%s %ciB", strings.TrimSuffix(text, ".0"), units[unit])
 }

@@ -2,6 +2,7 @@ package topologytest
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -139,11 +140,11 @@ func (b *builder) mask(set topology.CPUSet) string {
 		words[id/32] |= 1 << (id % 32)
 	}
 	var out strings.Builder
-	for i := len(words) - 1; i >= 0; i-- {
+	for _, word := range slices.Backward(words) {
 		if out.Len() > 0 {
 			out.WriteByte(',')
 		}
-		fmt.Fprintf(&out, "%08x", words[i])
+		fmt.Fprintf(&out, "%08x", word)
 	}
 	return out.String()
 }

@@ -106,7 +106,7 @@ func (e *entry) write(name string) error {
 	case e.target != "":
 		return os.Symlink(e.target, name)
 	default:
-		return os.WriteFile(name, e.content, 0o644) //nolint:gosec // test data for any reader
+		return os.WriteFile(name, e.content, 0o644)
 	}
 }
 
