@@ -1,0 +1,161 @@
+package harness
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// Namespace is where topolet is installed.
+const Namespace = "topolet-system"
+
+// Cluster is a running testbed.
+type Cluster struct {
+	// Source is the folder of this repository.
+	Source string
+	Client kubernetes.Interface
+
+	state    string
+	vars     map[string]string
+	progress io.Writer
+}
+
+// Up brings the testbed in the state folder up, or leaves it be if it is. The
+// progress goes to the writer.
+func Up(ctx context.Context, state string, progress io.Writer) (*Cluster, error) {
+	source, err := sourceFolder()
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{Source: source, state: state, progress: progress}
+	if _, err := c.Testbed(ctx, "packages"); err != nil {
+		return nil, err
+	}
+	if _, err := c.Testbed(ctx, "up"); err != nil {
+		return nil, err
+	}
+	if c.vars, err = c.env(ctx); err != nil {
+		return nil, err
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", c.vars["KUBECONFIG"])
+	if err != nil {
+		return nil, fmt.Errorf("testbed's kubeconfig: %w", err)
+	}
+	// Tests poll; the default limit of five requests a second would slow them.
+	config.QPS, config.Burst = 200, 400
+	if c.Client, err = kubernetes.NewForConfig(config); err != nil {
+		return nil, fmt.Errorf("client of the testbed: %w", err)
+	}
+	return c, nil
+}
+
+// Down removes the testbed.
+func (c *Cluster) Down(ctx context.Context) error {
+	_, err := c.Testbed(ctx, "down")
+	return err
+}
+
+// Install installs topolet from its chart, or upgrades it, and waits until its
+// daemon is ready. Values are helm's "name=value".
+func (c *Cluster) Install(ctx context.Context, values ...string) error {
+	values = append([]string{
+		"image.repository=docker.io/topolet/topolet",
+		"image.tag=test",
+		"image.pullPolicy=Never",
+		"hostNetwork=true",
+		"kubernetesServiceHost=" + c.Var("TESTBED_APISERVER_HOST"),
+		"kubernetesServicePort=" + c.Var("TESTBED_APISERVER_PORT"),
+		"kubelet.rootDir=" + c.Var("TESTBED_KUBELET_ROOT"),
+		"nri.socket=" + c.Var("TESTBED_NRI_SOCKET"),
+		"cdi.dir=" + c.Var("TESTBED_CDI_DIR"),
+		"stateDir=" + c.StateDir(),
+	}, values...)
+	args := []string{
+		"tool", "-modfile=" + filepath.Join(c.Source, "test/tools/helm/go.mod"), "helm",
+		"upgrade", "--install", "topolet", filepath.Join(c.Source, "deploy/helm/topolet"),
+		"--namespace", Namespace, "--create-namespace", "--wait", "--timeout", "2m",
+	}
+	for _, v := range values {
+		args = append(args, "--set-string", v)
+	}
+	_, err := c.run(ctx, "go", args...)
+	return err
+}
+
+// Kubectl runs kubectl and returns what it printed.
+func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
+	return c.run(ctx, c.Var("TESTBED_KUBECTL"), args...)
+}
+
+// Testbed runs the testbed's command on this cluster and returns what it
+// printed on standard output.
+func (c *Cluster) Testbed(ctx context.Context, args ...string) (string, error) {
+	args = append([]string{"run", "./cmd/testbed", "--state", c.state}, args...)
+	cmd := exec.CommandContext(ctx, "go", args...) //nolint:gosec // the tests name the command
+	cmd.Dir = filepath.Join(c.Source, "test/testbed")
+	return c.output(cmd)
+}
+
+// Var returns a value of the testbed's environment, see `testbed env`.
+func (c *Cluster) Var(name string) string { return c.vars[name] }
+
+// StateDir is the folder of topolet's checkpoint.
+func (c *Cluster) StateDir() string { return filepath.Join(c.Var("TESTBED_STATE"), "topolet") }
+
+func (c *Cluster) run(ctx context.Context, name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // the tests name the command
+	cmd.Dir = c.Source
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Var("KUBECONFIG"))
+	return c.output(cmd)
+}
+
+// output shows what the command says while it runs, and again in its error.
+func (c *Cluster) output(cmd *exec.Cmd) (string, error) {
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout = &stdout
+	cmd.Stderr = io.MultiWriter(&stderr, c.progress)
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("%s: %w\n%s%s", strings.Join(cmd.Args, " "), err, stdout.String(), stderr.String())
+	}
+	return stdout.String(), nil
+}
+
+func (c *Cluster) env(ctx context.Context) (map[string]string, error) {
+	out, err := c.Testbed(ctx, "env")
+	if err != nil {
+		return nil, err
+	}
+	vars := map[string]string{}
+	for line := range strings.Lines(out) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
+			vars[name] = value
+		}
+	}
+	return vars, nil
+}
+
+// sourceFolder finds the repository from the working directory upwards.
+func sourceFolder() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("find the repository: %w", err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "test/testbed/go.mod")); err == nil {
+			return dir, nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return "", fmt.Errorf("find the repository: no folder above the working directory has test/testbed/go.mod")
+		}
+		dir = parent
+	}
+}
