@@ -28,9 +28,9 @@ type Cluster struct {
 	progress io.Writer
 }
 
-// Up brings the testbed in the state folder up, or leaves it be if it is. The
-// progress goes to the writer.
-func Up(ctx context.Context, state string, progress io.Writer) (*Cluster, error) {
+// Up brings the testbed in the state folder up, or leaves it be if it is, with
+// further flags of `testbed up`. The progress goes to the writer.
+func Up(ctx context.Context, state string, progress io.Writer, flags ...string) (*Cluster, error) {
 	source, err := sourceFolder()
 	if err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ func Up(ctx context.Context, state string, progress io.Writer) (*Cluster, error)
 	if _, err := c.Testbed(ctx, "packages"); err != nil {
 		return nil, err
 	}
-	if _, err := c.Testbed(ctx, "up"); err != nil {
+	if _, err := c.Testbed(ctx, append([]string{"up"}, flags...)...); err != nil {
 		return nil, err
 	}
 	if c.vars, err = c.env(ctx); err != nil {
