@@ -84,7 +84,7 @@ func (c *Cluster) Install(ctx context.Context, values ...string) error {
 		"--namespace", Namespace, "--create-namespace", "--wait", "--timeout", "2m",
 	}
 	for _, v := range values {
-		args = append(args, "--set-string", v)
+		args = append(args, "--set", v)
 	}
 	_, err := c.run(ctx, "go", args...)
 	return err
@@ -135,7 +135,7 @@ func (c *Cluster) env(ctx context.Context) (map[string]string, error) {
 	}
 	vars := map[string]string{}
 	for line := range strings.Lines(out) {
-		if name, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
+		if name, value, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "export "), "="); ok {
 			vars[name] = value
 		}
 	}
