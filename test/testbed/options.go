@@ -17,7 +17,9 @@ const DefaultState = layout.DefaultState
 // The defaults of what a cluster is created with.
 const (
 	DefaultNodeName = "topolet-node"
-	DefaultPodCIDR  = "10.214.0.0/24"
+	// DefaultPodCIDR is used where the host does not; otherwise the next free
+	// network of the same size.
+	DefaultPodCIDR = "10.214.0.0/24"
 )
 
 // Options say which testbed and how it is to be.
@@ -31,7 +33,7 @@ type Options struct {
 
 	// NodeName is the name of the node.
 	NodeName string
-	// PodCIDR is the IPv4 network of the pods, at most a /30. Its first
+	// PodCIDR is the IPv4 network of the pods, from /8 to /30. Its first
 	// address is the node's.
 	PodCIDR string
 	// FeatureGates are given to the API server, the controller manager, the

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 
@@ -74,6 +75,24 @@ func merge(o Options, r record) record {
 		r.Ports.APIServer = o.APIServerPort
 	}
 	return r
+}
+
+// choosePodCIDR is the default network of the pods, or the next that this
+// host does not reach yet.
+func choosePodCIDR(taken func(netip.Prefix) (bool, error)) (string, error) {
+	p := netip.MustParsePrefix(DefaultPodCIDR)
+	first := p.Addr().As4()
+	for n := first[1]; n < 255; n++ {
+		candidate := netip.PrefixFrom(netip.AddrFrom4([4]byte{first[0], n}), p.Bits())
+		used, err := taken(candidate)
+		if err != nil {
+			return "", err
+		}
+		if !used {
+			return candidate.String(), nil
+		}
+	}
+	return "", fmt.Errorf("this host has routes to %s and all that follow: choose a network with --pod-cidr", DefaultPodCIDR)
 }
 
 // choosePorts replaces every port that cannot be listened on by a free one.

@@ -119,6 +119,11 @@ func (t *Testbed) Up(ctx context.Context) error {
 	if err != nil && !errors.Is(err, ErrNone) {
 		return err
 	}
+	if before.PodCIDR == "" && t.options.PodCIDR == "" {
+		if before.PodCIDR, err = choosePodCIDR(host.Reaches); err != nil {
+			return err
+		}
+	}
 	r := merge(t.options, before)
 	if before.NodeName != "" && (r.NodeName != before.NodeName || r.PodCIDR != before.PodCIDR) {
 		return fmt.Errorf("the cluster in %s has the node %s and the pod network %s, which cannot change while it lives: run `testbed down` first", t.layout.State, before.NodeName, before.PodCIDR)
@@ -136,6 +141,8 @@ func (t *Testbed) Up(ctx context.Context) error {
 	if c.Builder, err = t.builder(); err != nil {
 		return err
 	}
+	// A compiler that outlives an Up which was killed is Down's to end.
+	c.Builder.Env = process.MarkEnv(t.layout.State)
 	if err := c.Run(ctx, action.Up()); err != nil {
 		return err
 	}
@@ -314,7 +321,7 @@ func (t *Testbed) context(r record) (*action.Context, error) {
 }
 
 func (t *Testbed) builder() (binaries.Builder, error) {
-	b := binaries.Builder{Source: t.options.Source, Cache: t.options.Cache, Log: t.log, Env: process.MarkEnv(t.layout.State)}
+	b := binaries.Builder{Source: t.options.Source, Cache: t.options.Cache, Log: t.log}
 	var err error
 	if b.Source == "" {
 		if b.Source, err = binaries.FindSource(); err != nil {

@@ -70,7 +70,7 @@ func up(o *testbed.Options) *cobra.Command {
 	cmd.Long = cmd.Short + ".\n\nFlags that are not given keep what an earlier up recorded in the state folder."
 	f := cmd.Flags()
 	f.StringVar(&o.NodeName, "node-name", "", "name of the node (default "+testbed.DefaultNodeName+")")
-	f.StringVar(&o.PodCIDR, "pod-cidr", "", "IPv4 network of the pods (default "+testbed.DefaultPodCIDR+")")
+	f.StringVar(&o.PodCIDR, "pod-cidr", "", "IPv4 network of the pods (default "+testbed.DefaultPodCIDR+", or the next that is free)")
 	f.StringVar(&gates, "feature-gates", "", "Name=true,Other=false for API server, controller manager, scheduler and kubelet")
 	f.StringVar(&runtimeConfig, "runtime-config", "", "API versions to switch, as in the API server's flag")
 	f.IntVar(&o.APIServerPort, "api-server-port", 0, "API server's port on loopback (default 6443, or a free one)")

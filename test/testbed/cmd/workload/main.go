@@ -139,20 +139,25 @@ func (p *placement) readCgroup(dir, cpus, mems string) bool {
 	return true
 }
 
-// affinity is the mask of the calling thread as a CPU list ("0-3,8").
+// affinity is the mask of the calling thread as a CPU list.
 func affinity() string {
 	var mask [1024]byte
 	n, _, errno := syscall.RawSyscall(syscall.SYS_SCHED_GETAFFINITY, 0, uintptr(len(mask)), uintptr(unsafe.Pointer(&mask[0])))
 	if errno != 0 {
 		return ""
 	}
+	return cpuList(mask[:n])
+}
+
+// cpuList writes a bit mask the way the kernel does: "0-3,8".
+func cpuList(mask []byte) string {
 	var b strings.Builder
-	for cpu := 0; cpu < int(n)*8; cpu++ {
-		if !isSet(mask[:n], cpu) {
+	for cpu := 0; cpu < len(mask)*8; cpu++ {
+		if !isSet(mask, cpu) {
 			continue
 		}
 		last := cpu
-		for last+1 < int(n)*8 && isSet(mask[:n], last+1) {
+		for last+1 < len(mask)*8 && isSet(mask, last+1) {
 			last++
 		}
 		if b.Len() > 0 {

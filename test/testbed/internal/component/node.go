@@ -11,8 +11,6 @@ func (c Cluster) containerdConfig() string {
 	l := c.Layout
 	return fmt.Sprintf(`# Read by containerd.
 version = 3
-# The host may have a runtime of its own, with files to import.
-imports = []
 root = %q
 state = %q
 disabled_plugins = [

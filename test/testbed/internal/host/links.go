@@ -15,8 +15,12 @@ import (
 func EnsureBridge(name string, address netip.Prefix) error {
 	link, err := netlink.LinkByName(name)
 	if notFound(err) {
-		if err := checkFree(name, address); err != nil {
+		used, err := Reaches(address)
+		if err != nil {
 			return err
+		}
+		if used {
+			return fmt.Errorf("the pod network %v overlaps a network that this host reaches already: choose another with --pod-cidr", address.Masked())
 		}
 		bridge := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}
 		bridge.Name = name
@@ -55,22 +59,22 @@ func EnsureBridge(name string, address netip.Prefix) error {
 	return nil
 }
 
-// checkFree refuses a network that the host already reaches by another
-// interface.
-func checkFree(name string, address netip.Prefix) error {
+// Reaches tells whether the host has a route, other than the default one, into
+// the network.
+func Reaches(network netip.Prefix) (bool, error) {
 	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
 	if err != nil {
-		return fmt.Errorf("read the routes: %w", err)
+		return false, fmt.Errorf("read the routes: %w", err)
 	}
 	for _, r := range routes {
 		if r.Dst == nil {
 			continue
 		}
-		if used, err := netip.ParsePrefix(r.Dst.String()); err == nil && used.Bits() > 0 && used.Overlaps(address.Masked()) {
-			return fmt.Errorf("the pod network %v overlaps the host's route to %v: choose another with --pod-cidr", address.Masked(), used)
+		if used, err := netip.ParsePrefix(r.Dst.String()); err == nil && used.Bits() > 0 && used.Overlaps(network.Masked()) {
+			return true, nil
 		}
 	}
-	return nil
+	return false, nil
 }
 
 // RemoveBridge removes the bridge and what is plugged into it. It returns the

@@ -1,0 +1,88 @@
+package host
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestMountsBelow(t *testing.T) {
+	const info = `21 1 254:0 / / rw - ext4 /dev/vda rw
+40 21 254:0 /srv/tb /srv/tb rw shared:1 - ext4 /dev/vda rw
+41 40 0:50 / /srv/tb/pods/a\040b rw - tmpfs tmpfs rw
+42 21 0:51 / /srv/tb2 rw - tmpfs tmpfs rw
+43 41 0:52 / /srv/tb/pods/a\040b/deep rw - tmpfs tmpfs rw
+`
+	got, err := mountsBelow(strings.NewReader(info), "/srv/tb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"/srv/tb", "/srv/tb/pods/a b", "/srv/tb/pods/a b/deep"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestUnmountAllWithNothingThere(t *testing.T) {
+	if n, err := UnmountAll(t.TempDir()); n != 0 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+}
+
+func TestPrepareAndRestore(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "host.json")
+	there, mine, used := filepath.Join(dir, "there"), filepath.Join(dir, "new/deep"), filepath.Join(dir, "used")
+	if err := os.Mkdir(there, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// Twice, as after a run that was cut off: the record still tells what the
+	// first run made.
+	for range 2 {
+		if err := Prepare(file, []string{there, mine, used}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(used, "of-somebody-else"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := Restore(file); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]bool{there: true, mine: false, filepath.Dir(mine): false, used: true} {
+		if _, err := os.Stat(path); (err == nil) != want {
+			t.Errorf("%s exists: %v, want %v", path, err == nil, want)
+		}
+	}
+}
+
+func TestTheRecordSpeaksOfTheTimeBefore(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "host.json")
+	before := Record{Settings: map[string]string{"vm/overcommit_memory": "2"}}
+	data, err := json.Marshal(before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := Prepare(file, nil); err != nil {
+		t.Fatal(err)
+	}
+	r, err := read(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Settings["vm/overcommit_memory"] != "2" || len(r.Settings) != 1 {
+		t.Errorf("the record was replaced: %v", r.Settings)
+	}
+}
+
+func TestRestoreWithoutRecord(t *testing.T) {
+	if err := Restore(filepath.Join(t.TempDir(), "absent")); err != nil {
+		t.Error(err)
+	}
+}
