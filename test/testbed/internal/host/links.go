@@ -15,17 +15,8 @@ import (
 func EnsureBridge(name string, address netip.Prefix) error {
 	link, err := netlink.LinkByName(name)
 	if notFound(err) {
-		used, err := Reaches(address)
-		if err != nil {
+		if err := addBridge(name, address); err != nil {
 			return err
-		}
-		if used {
-			return fmt.Errorf("the pod network %v overlaps a network that this host reaches already: choose another with --pod-cidr", address.Masked())
-		}
-		bridge := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}
-		bridge.Name = name
-		if err := netlink.LinkAdd(bridge); err != nil {
-			return fmt.Errorf("add the bridge %s (needs root and the kernel's bridge support: modprobe bridge): %w", name, err)
 		}
 		link, err = netlink.LinkByName(name)
 	}
@@ -55,6 +46,22 @@ func EnsureBridge(name string, address netip.Prefix) error {
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("switch %s on: %w", name, err)
+	}
+	return nil
+}
+
+func addBridge(name string, address netip.Prefix) error {
+	used, err := Reaches(address)
+	if err != nil {
+		return err
+	}
+	if used {
+		return fmt.Errorf("the pod network %v overlaps a network that this host reaches already: choose another with --pod-cidr", address.Masked())
+	}
+	bridge := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}
+	bridge.Name = name
+	if err := netlink.LinkAdd(bridge); err != nil {
+		return fmt.Errorf("add the bridge %s (needs root and the kernel's bridge support: modprobe bridge): %w", name, err)
 	}
 	return nil
 }
