@@ -142,7 +142,7 @@ func TestExamplesAreAdmitted(t *testing.T) {
 	plugin := admissionOf(t)
 	for file, objects := range readExamples(t) {
 		for _, o := range objects {
-			resource := ""
+			var resource string
 			switch o := o.(type) {
 			case *resourcev1.ResourceClaim:
 				resource, o.Namespace = "resourceclaims", "default"
