@@ -25,6 +25,7 @@ import (
 	"github.com/topolet/topolet/test/testbed/internal/cgroup"
 	"github.com/topolet/topolet/test/testbed/internal/host"
 	"github.com/topolet/topolet/test/testbed/internal/layout"
+	"github.com/topolet/topolet/test/testbed/internal/mountpoint"
 	"github.com/topolet/topolet/test/testbed/internal/process"
 )
 
@@ -102,6 +103,11 @@ func nothingLeft(t *testing.T, before *hostState) {
 	if err != nil || len(mounts) > 0 {
 		t.Errorf("mounts are left: %v, %v", mounts, err)
 	}
+	// A folder of the testbed must not show elsewhere either.
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil || strings.Contains(string(table), state) {
+		t.Errorf("the mount table names the testbed, %v:\n%s", err, table)
+	}
 	hs, err := cgroup.Hierarchies()
 	if err != nil {
 		t.Fatal(err)
@@ -124,9 +130,13 @@ func nothingLeft(t *testing.T, before *hostState) {
 			t.Errorf("%s is %s, was %s", name, after.settings[name], value)
 		}
 	}
-	for dir, there := range before.folders {
-		if after.folders[dir] != there {
-			t.Errorf("%s exists: %v, before: %v", dir, after.folders[dir], there)
+	for dir, there := range after.folders {
+		used, err := mountpoint.InUse(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if there && !before.folders[dir] && !used {
+			t.Errorf("%s is left", dir)
 		}
 	}
 }

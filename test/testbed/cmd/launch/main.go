@@ -14,16 +14,22 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 
 	"github.com/topolet/topolet/test/testbed/internal/cgroup"
+	"github.com/topolet/topolet/test/testbed/internal/mountpoint"
 )
 
 type list []string
 
 func (l *list) String() string     { return strings.Join(*l, ",") }
 func (l *list) Set(s string) error { *l = append(*l, s); return nil }
+
+// A mount namespace belongs to a thread: what enters it, mounts in it and
+// becomes the program has to be one and the same.
+func init() { runtime.LockOSThread() }
 
 func main() {
 	if err := run(); err != nil {
@@ -80,10 +86,17 @@ func privateMounts(share string, binds []string) error {
 			return fmt.Errorf("keep mounts at %s to this namespace: %w", p, err)
 		}
 	}
+	// Held until this process becomes another program.
+	if _, err := mountpoint.Lock(false); err != nil {
+		return err
+	}
 	for _, b := range binds {
 		source, target, ok := strings.Cut(b, ":")
 		if !ok {
 			return fmt.Errorf("-bind %q: write SOURCE:TARGET", b)
+		}
+		if err := mountpoint.Make(target); err != nil {
+			return err
 		}
 		if err := syscall.Mount(source, target, "", syscall.MS_BIND, ""); err != nil {
 			return fmt.Errorf("bind %s at %s: %w", source, target, err)
@@ -98,7 +111,7 @@ func privateMounts(share string, binds []string) error {
 // sharedMounts lists the mount points that share their mounts with other
 // namespaces, except those at or below keep.
 func sharedMounts(keep string) ([]string, error) {
-	f, err := os.Open("/proc/self/mountinfo")
+	f, err := os.Open("/proc/thread-self/mountinfo")
 	if err != nil {
 		return nil, err
 	}

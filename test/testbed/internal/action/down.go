@@ -39,7 +39,11 @@ func removeCgroups(_ context.Context, c *Context) (string, error) {
 }
 
 func restoreHost(_ context.Context, c *Context) (string, error) {
-	return "", host.Restore(c.Layout.Host())
+	var targets []string
+	for _, p := range append(c.Layout.KubeletPrivate(), c.Layout.ContainerdPrivate()...) {
+		targets = append(targets, p.Target)
+	}
+	return "", errors.Join(host.Restore(c.Layout.Host()), host.RemoveMountPoints(targets))
 }
 
 // removeFiles deletes the state folder, last of all: what is in it is needed

@@ -33,11 +33,7 @@ func prepareHost(_ context.Context, c *Context) (string, error) {
 	if err := host.Check(); err != nil {
 		return "", err
 	}
-	var targets []string
-	for _, p := range append(c.Layout.KubeletPrivate(), c.Layout.ContainerdPrivate()...) {
-		targets = append(targets, p.Target)
-	}
-	if err := host.Prepare(c.Layout.Host(), targets); err != nil {
+	if err := host.Note(c.Layout.Host()); err != nil {
 		return "", err
 	}
 	if err := host.ShareMounts(c.Layout.State); err != nil {

@@ -63,7 +63,7 @@ func Programs() []Program {
 		cni("bridge", "main/bridge"),
 		cni("host-local", "ipam/host-local"),
 		cni("loopback", "main/loopback"),
-		own("launch", "internal/cgroup"),
+		own("launch", "internal/cgroup", "internal/mountpoint"),
 		own("pause"),
 		own("workload"),
 	}

@@ -32,33 +32,6 @@ func TestUnmountAllWithNothingThere(t *testing.T) {
 	}
 }
 
-func TestPrepareAndRestore(t *testing.T) {
-	dir := t.TempDir()
-	file := filepath.Join(dir, "host.json")
-	there, mine, used := filepath.Join(dir, "there"), filepath.Join(dir, "new/deep"), filepath.Join(dir, "used")
-	if err := os.Mkdir(there, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	// Twice, as after a run that was cut off: the record still tells what the
-	// first run made.
-	for range 2 {
-		if err := Prepare(file, []string{there, mine, used}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.WriteFile(filepath.Join(used, "of-somebody-else"), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := Restore(file); err != nil {
-		t.Fatal(err)
-	}
-	for path, want := range map[string]bool{there: true, mine: false, filepath.Dir(mine): false, used: true} {
-		if _, err := os.Stat(path); (err == nil) != want {
-			t.Errorf("%s exists: %v, want %v", path, err == nil, want)
-		}
-	}
-}
-
 func TestTheRecordSpeaksOfTheTimeBefore(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "host.json")
 	before := Record{Settings: map[string]string{"vm/overcommit_memory": "2"}}
@@ -69,7 +42,7 @@ func TestTheRecordSpeaksOfTheTimeBefore(t *testing.T) {
 	if err := os.WriteFile(file, data, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := Prepare(file, nil); err != nil {
+	if err := Note(file); err != nil {
 		t.Fatal(err)
 	}
 	r, err := read(file)

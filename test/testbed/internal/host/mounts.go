@@ -1,6 +1,5 @@
 // Package host changes what a testbed changes on its host outside of the state
-// folder (mounts, the bridge, a few kernel settings, mount points) and puts it
-// all back.
+// folder (mounts, the bridge, a few kernel settings) and puts it all back.
 package host
 
 import (

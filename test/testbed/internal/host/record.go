@@ -7,9 +7,10 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/topolet/topolet/test/testbed/internal/mountpoint"
 )
 
 // settings are the kernel settings that the kubelet changes at its start,
@@ -24,61 +25,27 @@ var settings = []string{
 type Record struct {
 	// Settings are kernel settings and their values before.
 	Settings map[string]string `json:"settings"`
-	// Created are folders outside of the state folder that were made for
-	// mounts, parents first.
-	Created []string `json:"created"`
 }
 
-// Prepare notes the kernel settings and makes the mount points in dirs. The
-// record is in file before the host is changed, and is never replaced: it
-// speaks of the time before the first call.
-func Prepare(file string, dirs []string) error {
-	r, err := read(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		r = Record{Settings: map[string]string{}}
-		for _, name := range settings {
-			value, err := os.ReadFile("/proc/sys/" + name)
-			if err == nil {
-				r.Settings[name] = strings.TrimSpace(string(value))
-			}
-		}
-	} else if err != nil {
+// Note writes the kernel settings that the kubelet is going to change to file.
+// A record that is there already is kept: it speaks of the time before.
+func Note(file string) error {
+	_, err := read(file)
+	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	var create []string
-	for _, dir := range dirs {
-		var parents []string
-		for d := dir; ; d = filepath.Dir(d) {
-			if _, err := os.Stat(d); err == nil {
-				break
-			}
-			parents = append([]string{d}, parents...)
-		}
-		for _, d := range parents {
-			if !slices.Contains(create, d) {
-				create = append(create, d)
-			}
+	r := Record{Settings: map[string]string{}}
+	for _, name := range settings {
+		value, err := os.ReadFile("/proc/sys/" + name)
+		if err == nil {
+			r.Settings[name] = strings.TrimSpace(string(value))
 		}
 	}
-	for _, d := range create {
-		if !slices.Contains(r.Created, d) {
-			r.Created = append(r.Created, d)
-		}
-	}
-	if err := r.write(file); err != nil {
-		return err
-	}
-	for _, d := range create {
-		if err := os.Mkdir(d, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("make the mount point %s: %w", d, err)
-		}
-	}
-	return nil
+	return r.write(file)
 }
 
-// Restore puts the host back as the record in file says. Without a record
-// there is nothing to put back. A folder that somebody else has begun to use
-// stays.
+// Restore puts the kernel settings back as the record in file says. Without a
+// record there is nothing to put back.
 func Restore(file string) error {
 	r, err := read(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -97,9 +64,20 @@ func Restore(file string) error {
 			errs = append(errs, fmt.Errorf("put the kernel setting %s back to %s: %w", name, r.Settings[name], err))
 		}
 	}
-	for i := len(r.Created) - 1; i >= 0; i-- {
-		// os.Remove refuses a folder with something in it.
-		_ = os.Remove(r.Created[i])
+	return errors.Join(errs...)
+}
+
+// RemoveMountPoints removes those of the folders that testbeds made and none
+// uses any more.
+func RemoveMountPoints(dirs []string) error {
+	release, err := mountpoint.Lock(true)
+	if err != nil {
+		return err
+	}
+	defer release()
+	var errs []error
+	for _, dir := range dirs {
+		errs = append(errs, mountpoint.Remove(dir))
 	}
 	return errors.Join(errs...)
 }

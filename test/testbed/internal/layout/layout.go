@@ -75,7 +75,7 @@ func (l Layout) Bridge() string { return "topolet0" + l.suffix() }
 // the folder as a testbed's.
 func (l Layout) Record() string { return l.path("testbed.json") }
 
-// Host is the file with what has to be put back on the host in the end.
+// Host is the file with the kernel settings to put back in the end.
 func (l Layout) Host() string { return l.path("host.json") }
 
 // Lock is the file that serialises the commands which change the testbed.
