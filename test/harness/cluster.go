@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,32 +30,48 @@ type Cluster struct {
 }
 
 // Up brings the testbed in the state folder up, or leaves it be if it is, with
-// further flags of `testbed up`. The progress goes to the writer.
+// further flags of `testbed up`. The progress goes to the writer. A cluster that
+// comes with an error is good for Down.
 func Up(ctx context.Context, state string, progress io.Writer, flags ...string) (*Cluster, error) {
+	c, err := New(state, progress)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.Up(ctx, flags...)
+}
+
+// New is a testbed that may be up or not. It has no effect on the host.
+func New(state string, progress io.Writer) (*Cluster, error) {
 	source, err := sourceFolder()
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Source: source, state: state, progress: progress}
+	return &Cluster{Source: source, state: state, progress: progress}, nil
+}
+
+// Up brings the testbed up, or leaves it be if it is. After an error there may
+// be half a testbed, which Down removes.
+func (c *Cluster) Up(ctx context.Context, flags ...string) error {
 	if _, err := c.Testbed(ctx, "packages"); err != nil {
-		return nil, err
+		return err
 	}
 	if _, err := c.Testbed(ctx, append([]string{"up"}, flags...)...); err != nil {
-		return nil, err
+		return err
 	}
+	var err error
 	if c.vars, err = c.env(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	config, err := clientcmd.BuildConfigFromFlags("", c.vars["KUBECONFIG"])
 	if err != nil {
-		return nil, fmt.Errorf("testbed's kubeconfig: %w", err)
+		return fmt.Errorf("testbed's kubeconfig: %w", err)
 	}
 	// Tests poll; the default limit of five requests a second would slow them.
 	config.QPS, config.Burst = 200, 400
 	if c.Client, err = kubernetes.NewForConfig(config); err != nil {
-		return nil, fmt.Errorf("client of the testbed: %w", err)
+		return fmt.Errorf("client of the testbed: %w", err)
 	}
-	return c, nil
+	return nil
 }
 
 // Down removes the testbed.
@@ -66,6 +83,12 @@ func (c *Cluster) Down(ctx context.Context) error {
 // Install installs topolet from its chart, or upgrades it, and waits until its
 // daemon is ready. Values are helm's "name=value".
 func (c *Cluster) Install(ctx context.Context, values ...string) error {
+	// The daemon is on the host's network, where other testbeds' may be too.
+	port, err := freePort(ctx)
+	if err != nil {
+		return err
+	}
+	c.vars["TOPOLET_HTTP"] = fmt.Sprintf("http://127.0.0.1:%d", port)
 	values = append([]string{
 		"image.repository=docker.io/topolet/topolet",
 		"image.tag=test",
@@ -77,6 +100,7 @@ func (c *Cluster) Install(ctx context.Context, values ...string) error {
 		"nri.socket=" + c.Var("TESTBED_NRI_SOCKET"),
 		"cdi.dir=" + c.Var("TESTBED_CDI_DIR"),
 		"stateDir=" + c.StateDir(),
+		fmt.Sprintf("httpPort=%d", port),
 	}, values...)
 	args := []string{
 		"tool", "-modfile=" + filepath.Join(c.Source, "test/tools/helm/go.mod"), "helm",
@@ -86,8 +110,18 @@ func (c *Cluster) Install(ctx context.Context, values ...string) error {
 	for _, v := range values {
 		args = append(args, "--set", v)
 	}
-	_, err := c.run(ctx, "go", args...)
+	_, err = c.run(ctx, "go", args...)
 	return err
+}
+
+// freePort asks the kernel for a TCP port that nobody listens on.
+func freePort(ctx context.Context) (int, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", ":0")
+	if err != nil {
+		return 0, fmt.Errorf("find a free port: %w", err)
+	}
+	defer l.Close() //nolint:errcheck // it was never used
+	return l.Addr().(*net.TCPAddr).Port, nil //nolint:forcetypeassert // of a TCP listener
 }
 
 // Kubectl runs kubectl and returns what it printed.
@@ -104,7 +138,8 @@ func (c *Cluster) Testbed(ctx context.Context, args ...string) (string, error) {
 	return c.output(cmd)
 }
 
-// Var returns a value of the testbed's environment, see `testbed env`.
+// Var returns a value of the testbed's environment, see `testbed env`, or the
+// address of topolet's HTTP server, TOPOLET_HTTP, once it is installed.
 func (c *Cluster) Var(name string) string { return c.vars[name] }
 
 // StateDir is the folder of topolet's checkpoint.
@@ -119,6 +154,7 @@ func (c *Cluster) run(ctx context.Context, name string, args ...string) (string,
 
 // output shows what the command says while it runs, and again in its error.
 func (c *Cluster) output(cmd *exec.Cmd) (string, error) {
+	interruptGroup(cmd)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout = &stdout
 	cmd.Stderr = io.MultiWriter(&stderr, c.progress)
