@@ -84,8 +84,8 @@ func consumedCPUs(result resourceapi.DeviceRequestAllocationResult, field string
 		return 0, &ClaimError{field, "", "the allocation does not say how many CPUs: " +
 			"the feature gate DRAConsumableCapacity must be on in kube-apiserver, kube-scheduler and kubelet"}
 	}
-	count, whole := consumed.AsInt64()
-	if !whole || count <= 0 || count > topology.MaxCPUs {
+	count := consumed.Value() // rounded up
+	if consumed.Cmp(*quantity(count)) != 0 || count <= 0 || count > topology.MaxCPUs {
 		return 0, &ClaimError{field, consumed.String(), fmt.Sprintf("ask for a whole number of CPUs between 1 and %d", topology.MaxCPUs)}
 	}
 	return int(count), nil

@@ -39,6 +39,9 @@ type Runtime interface {
 	// Ready returns nil while the runtime's containers are known and new ones
 	// are seen, and else an error that says why not.
 	Ready() error
+	// Settled returns when no change to the containers that was decided before
+	// the call is still on its way, or when the context ends.
+	Settled(ctx context.Context) error
 }
 
 // Notifier tells people what the driver cannot mend by itself.

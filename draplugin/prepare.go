@@ -45,6 +45,11 @@ func (p *Plugin) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) 
 	if err := p.cdi.write(grant); err != nil {
 		return kubeletplugin.PrepareResult{Err: err}
 	}
+	// Containers of the claim may be created from now on: nobody may be given
+	// its CPUs by a decision from before the grant.
+	if err := p.runtime.Settled(ctx); err != nil {
+		return kubeletplugin.PrepareResult{Err: fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)}
+	}
 	klog.FromContext(ctx).Info("Prepared claim", "claim", klog.KObj(claim), "uid", claim.UID, "cpus", grant.CPUs().String())
 	return kubeletplugin.PrepareResult{Devices: p.devicesOf(grant)}
 }

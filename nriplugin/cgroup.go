@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path"
 	"strings"
+	"sync"
 
 	"github.com/topolet/topolet/topology"
 )
@@ -14,6 +15,17 @@ import (
 type cgroups struct {
 	// root holds sys/fs/cgroup.
 	root fs.FS
+	// unified tells cgroup v2; a host does not change it while it runs.
+	unified func() bool
+}
+
+const cgroupMount = "sys/fs/cgroup"
+
+func newCgroups(root fs.FS) cgroups {
+	return cgroups{root: root, unified: sync.OnceValue(func() bool {
+		_, err := fs.Stat(root, cgroupMount+"/cgroup.controllers")
+		return err == nil
+	})}
 }
 
 // effective returns the CPUs on which the kernel lets the cgroup's tasks run.
@@ -48,13 +60,12 @@ func (c cgroups) effective(name string) (topology.CPUSet, error) {
 // of cgroup v1 (Documentation/admin-guide/cgroup-v1/cpusets.rst), whose older
 // kernels have the plain file only.
 func (c cgroups) candidates(rel string) []string {
-	const mount = "sys/fs/cgroup"
-	if _, err := fs.Stat(c.root, mount+"/cgroup.controllers"); err == nil {
-		return []string{path.Join(mount, rel, "cpuset.cpus.effective")}
+	if c.unified() {
+		return []string{path.Join(cgroupMount, rel, "cpuset.cpus.effective")}
 	}
 	return []string{
-		path.Join(mount, "cpuset", rel, "cpuset.effective_cpus"),
-		path.Join(mount, "cpuset", rel, "cpuset.cpus"),
+		path.Join(cgroupMount, "cpuset", rel, "cpuset.effective_cpus"),
+		path.Join(cgroupMount, "cpuset", rel, "cpuset.cpus"),
 	}
 }
 
@@ -74,19 +85,32 @@ func cgroupPath(name string) (string, error) {
 		}
 		return rel, nil
 	}
-	slice, isSlice := strings.CutSuffix(parts[0], ".slice")
-	if !isSlice || strings.Contains(name, "/") {
+	slice, prefix, scope := parts[0], parts[1], parts[2]+".scope"
+	dir, err := slicePath(slice)
+	if err != nil || parts[2] == "" || strings.Contains(name, "/") {
 		return "", fmt.Errorf("cgroup %q: want slice:prefix:name", name)
 	}
-	var rel string
-	for i, r := range slice {
-		if r == '-' && i > 0 {
-			rel = path.Join(rel, slice[:i]+".slice")
+	if prefix != "" {
+		scope = prefix + "-" + scope
+	}
+	return path.Join(dir, scope), nil
+}
+
+// slicePath spells out the parents of a slice: a-b.slice is in a.slice, and
+// -.slice is the root.
+func slicePath(slice string) (string, error) {
+	name, isSlice := strings.CutSuffix(slice, ".slice")
+	if name == "-" && isSlice {
+		return "", nil
+	}
+	var dir, parent string
+	for part := range strings.SplitSeq(name, "-") {
+		if part == "" || !isSlice {
+			return "", fmt.Errorf("%q is not the name of a slice", slice)
 		}
+		parent += part
+		dir = path.Join(dir, parent+".slice")
+		parent += "-"
 	}
-	scope := parts[2] + ".scope"
-	if parts[1] != "" {
-		scope = parts[1] + "-" + scope
-	}
-	return path.Join(rel, slice+".slice", scope), nil
+	return dir, nil
 }

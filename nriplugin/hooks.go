@@ -2,9 +2,7 @@ package nriplugin
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 
 	"github.com/containerd/nri/pkg/api"
 	"k8s.io/klog/v2"
@@ -46,7 +44,8 @@ func (p *Plugin) Synchronize(ctx context.Context, pods []*api.PodSandbox, ctrs [
 }
 
 // CreateContainer gives the container its CPUs and takes those of a claim away
-// from everyone else. A container that names a claim it does not own is refused.
+// from everyone else. Those who were told so before and did not heed it are told
+// again. A container that names a claim it does not own is refused.
 func (p *Plugin) CreateContainer(_ context.Context, pod *api.PodSandbox, ctr *api.Container) (_ *api.ContainerAdjustment, _ []*api.ContainerUpdate, err error) {
 	defer p.metrics.observe("CreateContainer", &err)()
 	c, err := containerOf(pod, ctr)
@@ -56,6 +55,11 @@ func (p *Plugin) CreateContainer(_ context.Context, pod *api.PodSandbox, ctr *ap
 	cpus, err := p.ledger.Admit(c)
 	if err != nil {
 		return nil, nil, err
+	}
+	if entry, ok := p.ledger.Entry(c.ID); ok {
+		for _, other := range p.intruders(entry) {
+			p.ledger.Untold(other.ID)
+		}
 	}
 	adjust := &api.ContainerAdjustment{}
 	adjust.SetLinuxCPUSetCPUs(cpus.String())
@@ -72,55 +76,21 @@ func (p *Plugin) PostCreateContainer(_ context.Context, _ *api.PodSandbox, ctr *
 
 // StartContainer reads back what the kernel made of the container's CPUs, and of
 // everyone else's if they are exclusive, and fails the start if that is not what
-// was promised. Containerd and CRI-O have made the cgroup by now and have not
+// was promised; see [Plugin.verify]. Containerd and CRI-O have made the cgroup by now and have not
 // let the workload run.
-func (p *Plugin) StartContainer(_ context.Context, pod *api.PodSandbox, ctr *api.Container) (err error) {
+func (p *Plugin) StartContainer(ctx context.Context, pod *api.PodSandbox, ctr *api.Container) (err error) {
 	defer p.metrics.observe("StartContainer", &err)()
 	entry, ok := p.ledger.Entry(allocator.ContainerID(ctr.GetId()))
 	if !ok {
 		return fmt.Errorf("container %s of pod %s/%s starts without having been created before topolet: it is created anew",
 			ctr.GetName(), pod.GetNamespace(), pod.GetName())
 	}
-	if err := p.verify(entry); err != nil {
+	if err := p.verify(ctx, entry); err != nil {
 		p.metrics.readBackFailures.Inc()
 		// The runtime never starts this container again: the kubelet makes a new one.
 		p.ledger.Remove(entry.ID)
 		p.Push()
 		return err
-	}
-	return nil
-}
-
-// verify compares the kernel's cpusets with the ledger's.
-func (p *Plugin) verify(entry allocator.Entry) error {
-	cpus, err := p.cgroups.effective(entry.Cgroup)
-	if err != nil {
-		return err
-	}
-	if !cpus.IsSubsetOf(entry.Desired) || !entry.Granted.IsSubsetOf(cpus) {
-		return fmt.Errorf("container %s of pod %s/%s would run on CPUs %s instead of %s: it is not started",
-			entry.Name, entry.PodNamespace, entry.PodName, cpus, entry.Desired)
-	}
-	if entry.Granted.IsEmpty() {
-		return nil
-	}
-	for _, other := range p.ledger.Entries() {
-		if other.ID == entry.ID || other.Granted.Intersects(entry.Granted) {
-			continue
-		}
-		cpus, err := p.cgroups.effective(other.Cgroup)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // not started yet, and checked when it is; or gone
-		}
-		if err != nil {
-			return err
-		}
-		if cpus.Intersects(entry.Granted) {
-			p.ledger.Untold(other.ID)
-			return fmt.Errorf("container %s of pod %s/%s is not started: container %s of pod %s/%s could not be moved off its CPUs %s",
-				entry.Name, entry.PodNamespace, entry.PodName,
-				other.Name, other.PodNamespace, other.PodName, cpus.Intersection(entry.Granted))
-		}
 	}
 	return nil
 }
@@ -155,9 +125,14 @@ func (p *Plugin) updates() []*api.ContainerUpdate {
 		return nil
 	}
 	updates := make([]*api.ContainerUpdate, 0, len(pending))
+	cpus := pending[0].CPUs
+	text := cpus.String()
 	for _, u := range pending {
+		if !u.CPUs.Equals(cpus) {
+			cpus, text = u.CPUs, u.CPUs.String()
+		}
 		update := &api.ContainerUpdate{ContainerId: string(u.ID)}
-		update.SetLinuxCPUSetCPUs(u.CPUs.String())
+		update.SetLinuxCPUSetCPUs(text)
 		updates = append(updates, update)
 	}
 	return updates

@@ -28,6 +28,9 @@ const (
 	// retryInterval is how long after a failed update of the plugin's own accord
 	// the next one is tried.
 	retryInterval = time.Second
+	// endLimit is how long after the end of a connection the stub may take to
+	// notice.
+	endLimit = time.Second
 )
 
 // pushVersion is the first NRI version in the runtime that does not deadlock
@@ -42,6 +45,9 @@ type Plugin struct {
 	cgroups cgroups
 	metrics *metrics
 	push    chan struct{}
+	// pushing is held from the moment the updates of a push are computed until
+	// the runtime has carried them out.
+	pushing chan struct{}
 
 	mu           sync.Mutex
 	notReady     error
@@ -54,9 +60,10 @@ func New(socket string, ledger *allocator.Ledger, host fs.FS) *Plugin {
 	return &Plugin{
 		socket:       socket,
 		ledger:       ledger,
-		cgroups:      cgroups{root: host},
+		cgroups:      newCgroups(host),
 		metrics:      newMetrics(),
 		push:         make(chan struct{}, 1),
+		pushing:      make(chan struct{}, 1),
 		notReady:     errors.New("not connected to the container runtime's NRI socket yet"),
 		synchronized: make(chan struct{}),
 	}
@@ -94,10 +101,12 @@ func (p *Plugin) Run(ctx context.Context) {
 func (p *Plugin) session(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "unix", p.socket)
+	dialed, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "unix", p.socket)
 	if err != nil {
 		return fmt.Errorf("connect to NRI (is it enabled in the container runtime?): %w", err)
 	}
+	conn := watchedConn{dialed, cancel}
+	defer conn.Close() //nolint:errcheck // the stub has closed it, unless it hangs
 	s, err := stub.New(p,
 		stub.WithPluginName(pluginName),
 		stub.WithPluginIdx(pluginIndex),
@@ -108,16 +117,43 @@ func (p *Plugin) session(ctx context.Context) error {
 		stub.WithFailurePolicy(&api.FailurePolicy{FailRequest: true, KeepConnected: true}),
 	)
 	if err != nil {
-		return errors.Join(fmt.Errorf("create NRI plugin: %w", err), conn.Close())
+		return fmt.Errorf("create NRI plugin: %w", err)
 	}
 	var pusher sync.WaitGroup
 	pusher.Go(func() { p.pushUpdates(ctx, s) })
 	defer pusher.Wait()
 	defer cancel()
-	if err := s.Run(ctx); err != nil {
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	select {
+	case err = <-ended:
+	case <-ctx.Done():
+		// A stub whose runtime goes away between registration and configuration
+		// waits for the latter for ever: it is left behind.
+		select {
+		case err = <-ended:
+		case <-time.After(endLimit):
+			err = errors.New("the runtime went away during registration")
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("NRI connection ended: %w", err)
 	}
 	return errors.New("NRI connection ended")
+}
+
+// watchedConn tells when the connection can no longer be read.
+type watchedConn struct {
+	net.Conn
+	lost func()
+}
+
+func (c watchedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err != nil {
+		c.lost()
+	}
+	return n, err
 }
 
 // Push asks for an update of the plugin's own accord if the ledger wants any. It
@@ -142,14 +178,20 @@ func (p *Plugin) pushUpdates(ctx context.Context, s stub.Stub) {
 		if p.Ready() != nil || !canPush(s.RuntimeNRIVersion()) {
 			continue // Synchronize or the next event brings it
 		}
-		if err := p.pushOnce(s); err != nil {
+		if err := p.pushOnce(ctx, s); err != nil {
 			logger.Error(err, "Containers did not get new CPUs, trying again", "in", retryInterval)
 			time.AfterFunc(retryInterval, p.Push)
 		}
 	}
 }
 
-func (p *Plugin) pushOnce(s stub.Stub) (err error) {
+func (p *Plugin) pushOnce(ctx context.Context, s stub.Stub) (err error) {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case p.pushing <- struct{}{}:
+	}
+	defer func() { <-p.pushing }()
 	updates := p.updates()
 	if len(updates) == 0 {
 		return nil
@@ -165,6 +207,21 @@ func (p *Plugin) pushOnce(s stub.Stub) (err error) {
 		p.ledger.Untold(allocator.ContainerID(u.GetContainerId()))
 	}
 	return err
+}
+
+// Settled returns when no update that was computed before the call is still under
+// way. An update of the plugin's own accord waits its turn in the runtime; one
+// from before a claim got its CPUs must not be carried out after the claim's
+// container was created, or it would put others back on them. Never call it in
+// an event: the update waits for the event to end.
+func (p *Plugin) Settled(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the container runtime to carry out updates: %w", ctx.Err())
+	case p.pushing <- struct{}{}:
+		<-p.pushing
+		return nil
+	}
 }
 
 func canPush(runtimeVersion string) bool {

@@ -1,0 +1,132 @@
+package nriplugin
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/topolet/topolet/allocator"
+	"github.com/topolet/topolet/topology"
+	"github.com/topolet/topolet/topology/topologytest"
+)
+
+// discard is a Store for tests that do not restart.
+type discard struct{}
+
+func (discard) Save([]allocator.Grant) error { return nil }
+
+// node is a machine of eight single-threaded CPUs on two NUMA nodes, of which
+// CPU 0 is reserved, with a runtime and topolet's side of it.
+type node struct {
+	*fakeRuntime
+	ledger *allocator.Ledger
+	plugin *Plugin
+}
+
+// newNode starts everything and waits until the plugin is synchronised.
+func newNode(t testing.TB, v1 bool) *node {
+	t.Helper()
+	n := newOfflineNode(t, v1)
+	n.connect()
+	return n
+}
+
+// newOfflineNode has a runtime without a plugin.
+func newOfflineNode(t testing.TB, v1 bool) *node {
+	t.Helper()
+	r := newFakeRuntime(t, v1)
+	n := &node{fakeRuntime: r, ledger: newLedger(t)}
+	n.plugin = New(r.socket(), n.ledger, os.DirFS(r.root))
+	return n
+}
+
+func newLedger(t testing.TB, grants ...allocator.Grant) *allocator.Ledger {
+	t.Helper()
+	m := topologytest.New(topologytest.Spec{NUMAPerSocket: 2, CoresPerL3: 4})
+	ledger, err := allocator.NewLedger(m, topology.NewCPUSet(0), discard{}, grants)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ledger
+}
+
+// connect runs the plugin until the test ends.
+func (n *node) connect() {
+	n.t.Helper()
+	ctx, cancel := context.WithCancel(klog.NewContext(context.Background(), klog.Logger{}))
+	var running sync.WaitGroup
+	running.Go(func() { n.plugin.Run(ctx) })
+	n.t.Cleanup(func() {
+		cancel()
+		running.Wait()
+	})
+	n.waitReady()
+}
+
+func (n *node) waitReady() {
+	n.t.Helper()
+	waitFor(n.t, "the plugin to be synchronised", func() string { return fmt.Sprint(n.plugin.Ready()) }, "<nil>")
+	// The runtime enters the plugin a moment after it has synchronised it.
+	n.nri.BlockPluginSync().Unblock()
+}
+
+// grant gives a claim of this name CPUs of a domain, for the pod of the
+// container of this name.
+func (n *node) grant(claim, container, domain string, count int) string {
+	n.t.Helper()
+	return grant(n.t, n.ledger, allocator.Request{Name: "cpus", Domain: domain, Count: count}, claim, container)
+}
+
+func grant(t testing.TB, l *allocator.Ledger, r allocator.Request, claim string, containers ...string) string {
+	t.Helper()
+	c := allocator.Claim{UID: allocator.ClaimUID(claim), Namespace: "default", Name: claim}
+	for _, container := range containers {
+		c.Pods = append(c.Pods, allocator.PodUID("pod-"+container))
+	}
+	g, err := l.Grant(c, []allocator.Request{r})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g.CPUs().String()
+}
+
+// device is the CDI device by which a container names the claim.
+func device(claim string) string {
+	return allocator.Ref{Claim: allocator.ClaimUID(claim), Request: "cpus"}.String()
+}
+
+// waitCPUs waits until the container runs on these CPUs.
+func (n *node) waitCPUs(c *fakeContainer, want string) {
+	n.t.Helper()
+	waitFor(n.t, "the CPUs of "+c.Name, func() string { return n.cpusOf(c) }, want)
+}
+
+func (n *node) wantCPUs(c *fakeContainer, want string) {
+	n.t.Helper()
+	if got := n.cpusOf(c); got != want {
+		n.t.Errorf("%s runs on CPUs %q, want %q", c.Name, got, want)
+	}
+}
+
+// waitFor waits until the state is as wanted.
+func waitFor(t testing.TB, what string, state func() string, want string) {
+	t.Helper()
+	const limit = 10 * time.Second
+	deadline := time.After(limit)
+	for {
+		got := state()
+		if got == want {
+			return
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("waited %v for %s to become %q, it is %q", limit, what, want, got)
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
