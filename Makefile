@@ -55,8 +55,9 @@ image: ## Build the container image with docker or podman (IMAGE=…).
 
 .PHONY: test-deploy
 test-deploy: ## Test the chart, the examples and the kind configuration; needs no cluster.
-	go -C test/tools/helm test ./...
-	go -C test/tools/kind test ./...
+	# -count=1: Go's cache of test results does not see what helm and bash read.
+	go -C test/tools/helm test -count=1 ./...
+	go -C test/tools/kind test -count=1 ./...
 
 .PHONY: kind-cluster
 kind-cluster: ## Create a kind cluster with topolet on it and run an example (needs docker or podman).
@@ -96,6 +97,16 @@ cluster-status: $(TESTBED) ## Tell what runs of the cluster.
 .PHONY: cluster-down
 cluster-down: $(TESTBED) ## Remove the cluster and everything it left on this machine.
 	@$(TESTBED) down
+
+##@ Demonstration
+
+# DEMO_FLAGS are those of bin/demo, such as --keep. Who cannot run it learns so
+# before it is built.
+.PHONY: demo
+demo: ## Watch a claim for a CPU become a pinned container on a real node here (DEMO_FLAGS=--keep leaves it up).
+	@[ "$$(id -u)" = 0 ] || { echo 'demo: not root, and only root can start a node: sudo env "PATH=$$PATH" make demo' >&2; exit 1; }
+	@CGO_ENABLED=0 go build -trimpath -o bin/demo ./test/demo
+	@bin/demo $(DEMO_FLAGS)
 
 ##@ General
 

@@ -5,8 +5,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/BurntSushi/toml"
 	"go.yaml.in/yaml/v3"
@@ -55,16 +57,28 @@ esac
 	if err == nil || !strings.Contains(err.Error(), "docker run") {
 		t.Fatalf("kind stopped with %v, want the first `docker run`", err)
 	}
+	// kind gives up with the first node that fails, while it still asks for the others.
+	want := []string{"control-plane", "worker", "worker"}
 	var roles []string
-	for line := range strings.Lines(calls()) {
+	for deadline := time.Now().Add(10 * time.Second); len(roles) < len(want) && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		roles = rolesOf(calls())
+	}
+	if !slices.Equal(roles, want) {
+		t.Errorf("asked for nodes of roles %q, want %q:\n%s", roles, want, calls())
+	}
+}
+
+// rolesOf returns the sorted roles of the nodes that docker was to run.
+func rolesOf(calls string) []string {
+	var roles []string
+	for line := range strings.Lines(calls) {
 		if _, rest, found := strings.Cut(line, "--label io.x-k8s.kind.role="); found && strings.HasPrefix(line, "run ") {
 			role, _, _ := strings.Cut(rest, " ")
 			roles = append(roles, role)
 		}
 	}
-	if len(roles) == 0 {
-		t.Errorf("no node was asked for:\n%s", calls())
-	}
+	slices.Sort(roles)
+	return roles
 }
 
 func TestKindRefusesUnknownFields(t *testing.T) {
