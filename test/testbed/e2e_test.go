@@ -24,6 +24,7 @@ import (
 	"github.com/topolet/topolet/test/testbed"
 	"github.com/topolet/topolet/test/testbed/internal/cgroup"
 	"github.com/topolet/topolet/test/testbed/internal/host"
+	"github.com/topolet/topolet/test/testbed/internal/images"
 	"github.com/topolet/topolet/test/testbed/internal/layout"
 	"github.com/topolet/topolet/test/testbed/internal/mountpoint"
 	"github.com/topolet/topolet/test/testbed/internal/process"
@@ -160,8 +161,8 @@ func newCluster(t *testing.T, tb *testbed.Testbed) cluster {
 }
 
 // kubectl runs kubectl and returns its output.
-func (c cluster) kubectl(stdin string, args ...string) (string, error) {
-	cmd := exec.CommandContext(c.t.Context(), c.env["TESTBED_KUBECTL"], args...)
+func (c cluster) kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, c.env["TESTBED_KUBECTL"], args...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.env["KUBECONFIG"])
 	cmd.Stdin = strings.NewReader(stdin)
 	out, err := cmd.CombinedOutput()
@@ -171,9 +172,9 @@ func (c cluster) kubectl(stdin string, args ...string) (string, error) {
 	return string(out), nil
 }
 
-func (c cluster) must(stdin string, args ...string) string {
+func (c cluster) must(ctx context.Context, stdin string, args ...string) string {
 	c.t.Helper()
-	out, err := c.kubectl(stdin, args...)
+	out, err := c.kubectl(ctx, stdin, args...)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -193,9 +194,9 @@ spec:
     imagePullPolicy: Never
 `
 
-func status(t *testing.T, tb *testbed.Testbed) map[string]testbed.ComponentStatus {
+func status(ctx context.Context, t *testing.T, tb *testbed.Testbed) map[string]testbed.ComponentStatus {
 	t.Helper()
-	s, err := tb.Status(t.Context())
+	s, err := tb.Status(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,14 +213,14 @@ func TestLifeOfACluster(t *testing.T) {
 	if err := tb.Up(ctx); err != nil {
 		t.Fatal(err)
 	}
-	first := status(t, tb)
+	first := status(ctx, t, tb)
 	c := newCluster(t, tb)
 
 	t.Run("a second up changes nothing", func(t *testing.T) {
 		if err := tb.Up(ctx); err != nil {
 			t.Fatal(err)
 		}
-		for name, now := range status(t, tb) {
+		for name, now := range status(ctx, t, tb) {
 			if now.PID != first[name].PID || !now.Healthy {
 				t.Errorf("%s: pid %d, was %d; healthy: %v %s", name, now.PID, first[name].PID, now.Healthy, now.Problem)
 			}
@@ -228,9 +229,9 @@ func TestLifeOfACluster(t *testing.T) {
 
 	t.Run("a pod runs", func(t *testing.T) {
 		c := cluster{t, c.env}
-		c.must(podManifest, "apply", "-f", "-")
-		c.must("", "wait", "--for=condition=Ready", "pod/w", "--timeout=60s")
-		line, _, _ := strings.Cut(c.must("", "logs", "w"), "\n")
+		c.must(ctx, podManifest, "apply", "-f", "-")
+		c.must(ctx, "", "wait", "--for=condition=Ready", "pod/w", "--timeout=60s")
+		line, _, _ := strings.Cut(c.must(ctx, "", "logs", "w"), "\n")
 		var e struct {
 			Event, CPUsAllowed, Affinity string
 			Time                         time.Time
@@ -238,13 +239,27 @@ func TestLifeOfACluster(t *testing.T) {
 		if err := json.Unmarshal([]byte(line), &e); err != nil || e.Event != "start" || e.CPUsAllowed == "" || e.Affinity != e.CPUsAllowed {
 			t.Errorf("first line of the log: %q, %v", line, err)
 		}
-		if out := c.must("", "exec", "w", "--", "/workload", "--for=20ms"); !strings.Contains(out, `"event":"end"`) {
+		if out := c.must(ctx, "", "exec", "w", "--", "/workload", "--for=20ms"); !strings.Contains(out, `"event":"end"`) {
 			t.Errorf("exec printed %q", out)
 		}
-		ip := c.must("", "get", "pod", "w", "-o", "jsonpath={.status.podIP}")
-		if node := c.must("", "get", "node", c.env["TESTBED_NODE"], "-o", "jsonpath={.status.addresses[?(@.type=='InternalIP')].address}"); ip == "" || ip == node {
+		ip := c.must(ctx, "", "get", "pod", "w", "-o", "jsonpath={.status.podIP}")
+		if node := c.must(ctx, "", "get", "node", c.env["TESTBED_NODE"], "-o", "jsonpath={.status.addresses[?(@.type=='InternalIP')].address}"); ip == "" || ip == node {
 			t.Errorf("the pod's address is %q, the node's %q", ip, node)
 		}
+	})
+
+	t.Run("an image is loaded", func(t *testing.T) {
+		c := cluster{t, c.env}
+		archive := filepath.Join(t.TempDir(), "image.tar")
+		img := images.Image{Ref: "docker.io/topolet/loaded:test", Program: c.env["TESTBED_BIN"] + "/workload", Path: "/loaded"}
+		if err := img.Archive(archive); err != nil {
+			t.Fatal(err)
+		}
+		if err := tb.Load(ctx, archive); err != nil {
+			t.Fatal(err)
+		}
+		c.must(ctx, "", "run", "loaded", "--image", img.Ref, "--image-pull-policy=Never", "--restart=Never", "--", "--for=1ms", "--exit-code=0")
+		c.must(ctx, "", "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/loaded", "--timeout=60s")
 	})
 
 	t.Run("up repairs", func(t *testing.T) {
@@ -253,13 +268,13 @@ func TestLifeOfACluster(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if s := status(t, tb); s["etcd"].PID != 0 || s["kubelet"].Healthy {
+		if s := status(ctx, t, tb); s["etcd"].PID != 0 || s["kubelet"].Healthy {
 			t.Errorf("status after the kill: %+v", s)
 		}
 		if err := tb.Up(ctx); err != nil {
 			t.Fatal(err)
 		}
-		for name, now := range status(t, tb) {
+		for name, now := range status(ctx, t, tb) {
 			if !now.Healthy {
 				t.Errorf("%s: %s", name, now.Problem)
 			}
@@ -268,7 +283,7 @@ func TestLifeOfACluster(t *testing.T) {
 
 	t.Run("containers survive the runtime", func(t *testing.T) {
 		c := cluster{t, c.env}
-		was := c.must("", "get", "pod", "w", "-o", "jsonpath={.status.containerStatuses[0].containerID}")
+		was := c.must(ctx, "", "get", "pod", "w", "-o", "jsonpath={.status.containerStatuses[0].containerID}")
 		if err := tb.Kill(ctx, "containerd", syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
@@ -278,11 +293,11 @@ func TestLifeOfACluster(t *testing.T) {
 		if err := tb.Restart(ctx, "kubelet"); err != nil {
 			t.Fatal(err)
 		}
-		c.must("", "wait", "--for=condition=Ready", "pod/w", "--timeout=60s")
-		if now := c.must("", "get", "pod", "w", "-o", "jsonpath={.status.containerStatuses[0].containerID}"); now != was {
+		c.must(ctx, "", "wait", "--for=condition=Ready", "pod/w", "--timeout=60s")
+		if now := c.must(ctx, "", "get", "pod", "w", "-o", "jsonpath={.status.containerStatuses[0].containerID}"); now != was {
 			t.Errorf("the container is %s, was %s", now, was)
 		}
-		c.must("", "logs", "w")
+		c.must(ctx, "", "logs", "w")
 	})
 
 	t.Run("another name is refused", func(t *testing.T) {
@@ -312,7 +327,7 @@ func TestFeatureGatesCanChange(t *testing.T) {
 	if err := tb.Up(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	before := status(t, tb)
+	before := status(t.Context(), t, tb)
 	gated, err := testbed.New(testbed.Options{State: state, FeatureGates: map[string]bool{"DRAListTypeAttributes": true}, Progress: logWriter{t}})
 	if err != nil {
 		t.Fatal(err)
@@ -320,7 +335,7 @@ func TestFeatureGatesCanChange(t *testing.T) {
 	if err := gated.Up(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	after := status(t, gated)
+	after := status(t.Context(), t, gated)
 	for name, changes := range map[string]bool{"etcd": false, "containerd": false, "kube-apiserver": true, "kube-scheduler": true, "kube-controller-manager": true, "kubelet": true} {
 		if got := after[name].PID != before[name].PID; got != changes {
 			t.Errorf("%s was started again: %v, want %v", name, got, changes)
@@ -397,10 +412,10 @@ func upKilledAfter(t *testing.T, program, step string) error {
 	err = cmd.Wait()
 	var exit *exec.ExitError
 	if !killed {
-		return fmt.Errorf("the step %q was not seen: %v\n%s", step, err, seen.String())
+		return fmt.Errorf("the step %q was not seen: %w\n%s", step, err, seen.String())
 	}
 	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-		return fmt.Errorf("up ended by itself: %v\n%s", err, seen.String())
+		return fmt.Errorf("up ended by itself: %w\n%s", err, seen.String())
 	}
 	return nil
 }
@@ -412,8 +427,8 @@ func TestDownAfterKilledShim(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := newCluster(t, tb)
-	c.must(podManifest, "apply", "-f", "-")
-	c.must("", "wait", "--for=condition=Ready", "pod/w", "--timeout=60s")
+	c.must(t.Context(), podManifest, "apply", "-f", "-")
+	c.must(t.Context(), "", "wait", "--for=condition=Ready", "pod/w", "--timeout=60s")
 	for _, name := range []string{"kubelet", "containerd"} {
 		if err := tb.Kill(t.Context(), name, syscall.SIGKILL); err != nil {
 			t.Fatal(err)

@@ -1,7 +1,13 @@
+// One module pins every program of the testbed. Kubernetes, etcd, containerd
+// and runc share most of their libraries and ask for nearly the same versions
+// of them (containerd 2.4.2 is itself built with Kubernetes' 0.37), so the
+// newest of each serves all, and one build cache too.
 module github.com/topolet/topolet/test/testbed
 
 go 1.26.6
 
+// As a dependency, Kubernetes asks for v0.0.0 of the modules that its own
+// repository publishes.
 replace (
 	k8s.io/api => k8s.io/api v0.37.1
 	k8s.io/apiextensions-apiserver => k8s.io/apiextensions-apiserver v0.37.1
@@ -46,6 +52,7 @@ require (
 	k8s.io/client-go v0.37.1
 	k8s.io/component-base v0.37.1
 	k8s.io/kubectl v0.0.0
+	k8s.io/kubelet v0.37.1
 	k8s.io/kubernetes v1.37.1
 	sigs.k8s.io/yaml v1.6.0
 )
@@ -288,7 +295,6 @@ require (
 	k8s.io/kube-openapi v0.0.0-20260721132016-d427ff9ee9ad // indirect
 	k8s.io/kube-proxy v0.0.0 // indirect
 	k8s.io/kube-scheduler v0.0.0 // indirect
-	k8s.io/kubelet v0.37.1 // indirect
 	k8s.io/metrics v0.37.1 // indirect
 	k8s.io/mount-utils v0.0.0 // indirect
 	k8s.io/pod-security-admission v0.0.0 // indirect

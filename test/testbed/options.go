@@ -105,7 +105,7 @@ func parsePodCIDR(s string) (netip.Prefix, error) {
 // an empty map.
 func ParseFeatureGates(s string) (map[string]bool, error) {
 	gates := map[string]bool{}
-	for _, item := range strings.Split(s, ",") {
+	for item := range strings.SplitSeq(s, ",") {
 		if item = strings.TrimSpace(item); item == "" {
 			continue
 		}

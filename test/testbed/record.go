@@ -1,6 +1,7 @@
 package testbed
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -98,12 +99,12 @@ func choosePodCIDR(taken func(netip.Prefix) (bool, error)) (string, error) {
 // choosePorts replaces every port that cannot be listened on by a free one.
 // Ports that inUse names belong to running components and are left alone. The
 // port named fixed is what a person asked for: it is refused, not replaced.
-func choosePorts(ports component.Ports, inUse map[int]bool, fixed int) (component.Ports, error) {
+func choosePorts(ctx context.Context, ports component.Ports, inUse map[int]bool, fixed int) (component.Ports, error) {
 	var failed error
 	taken := map[int]bool{}
 	ports.Each(func(_ string, port *int) { taken[*port] = true })
 	ports.Each(func(name string, port *int) {
-		if failed != nil || inUse[*port] || free(*port) {
+		if failed != nil || inUse[*port] || free(ctx, *port) {
 			return
 		}
 		if *port == fixed {
@@ -111,7 +112,7 @@ func choosePorts(ports component.Ports, inUse map[int]bool, fixed int) (componen
 			return
 		}
 		for range 50 {
-			p, err := anyFreePort()
+			p, err := anyFreePort(ctx)
 			if err != nil {
 				failed = err
 				return
@@ -128,16 +129,16 @@ func choosePorts(ports component.Ports, inUse map[int]bool, fixed int) (componen
 }
 
 // free tries the port on all addresses, which fails when any has it.
-func free(port int) bool {
-	l, err := net.Listen("tcp", ":"+strconv.Itoa(port))
+func free(ctx context.Context, port int) bool {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", ":"+strconv.Itoa(port))
 	if err != nil {
 		return false
 	}
 	return l.Close() == nil
 }
 
-func anyFreePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func anyFreePort(ctx context.Context) (int, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return 0, fmt.Errorf("find a free port: %w", err)
 	}

@@ -25,6 +25,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -128,7 +129,7 @@ func (t *Testbed) Up(ctx context.Context) error {
 	if before.NodeName != "" && (r.NodeName != before.NodeName || r.PodCIDR != before.PodCIDR) {
 		return fmt.Errorf("the cluster in %s has the node %s and the pod network %s, which cannot change while it lives: run `testbed down` first", t.layout.State, before.NodeName, before.PodCIDR)
 	}
-	if r.Ports, err = t.freePorts(r.Ports); err != nil {
+	if r.Ports, err = t.freePorts(ctx, r.Ports); err != nil {
 		return err
 	}
 	if err := r.save(t.layout.Record()); err != nil {
@@ -194,7 +195,7 @@ func (t *Testbed) Load(ctx context.Context, archives ...string) error {
 		if err != nil {
 			return err
 		}
-		t.log.Printf("loaded %s: %s", archive, out)
+		t.log.Printf("loaded %s: %s", archive, strings.TrimSpace(out))
 	}
 	return nil
 }
@@ -338,7 +339,7 @@ func (t *Testbed) builder() (binaries.Builder, error) {
 
 // freePorts keeps the ports of running components and replaces the others
 // where somebody else has them.
-func (t *Testbed) freePorts(ports component.Ports) (component.Ports, error) {
+func (t *Testbed) freePorts(ctx context.Context, ports component.Ports) (component.Ports, error) {
 	all, err := process.Finder{State: t.layout.State}.All()
 	if err != nil {
 		return ports, err
@@ -358,7 +359,7 @@ func (t *Testbed) freePorts(ports component.Ports) (component.Ports, error) {
 			}
 		}
 	}
-	return choosePorts(ports, inUse, t.options.APIServerPort)
+	return choosePorts(ctx, ports, inUse, t.options.APIServerPort)
 }
 
 // lock serialises the commands that change the testbed. The lock is gone with
@@ -377,9 +378,9 @@ func (t *Testbed) lock(ctx context.Context) (unlock func(), err error) {
 		}
 		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil && sameFile(f, t.layout.Lock()) {
-			return func() { f.Close() }, nil
+			return func() { _ = f.Close() }, nil
 		}
-		f.Close()
+		_ = f.Close()
 		if err != nil && !errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fmt.Errorf("lock the state folder: %w", err)
 		}

@@ -97,7 +97,7 @@ func TestChoosePodCIDR(t *testing.T) {
 }
 
 func TestChoosePorts(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,19 +106,19 @@ func TestChoosePorts(t *testing.T) {
 	ports := component.DefaultPorts()
 	ports.Scheduler = taken
 
-	got, err := choosePorts(ports, nil, 0)
+	got, err := choosePorts(t.Context(), ports, nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got.Scheduler == taken {
 		t.Error("a port that is in use was kept")
 	}
-	if got, err = choosePorts(ports, map[int]bool{taken: true}, 0); err != nil || got.Scheduler != taken {
+	if got, err = choosePorts(t.Context(), ports, map[int]bool{taken: true}, 0); err != nil || got.Scheduler != taken {
 		t.Errorf("a running component lost its port: %+v, %v", got, err)
 	}
 	ports.APIServer = taken
 	ports.Scheduler = 10259
-	if _, err := choosePorts(ports, nil, taken); err == nil || !strings.Contains(err.Error(), "in use") {
+	if _, err := choosePorts(t.Context(), ports, nil, taken); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("a port that was asked for and is in use: error %v", err)
 	}
 }

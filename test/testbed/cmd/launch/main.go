@@ -32,36 +32,35 @@ func (l *list) Set(s string) error { *l = append(*l, s); return nil }
 func init() { runtime.LockOSThread() }
 
 func main() {
-	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, "launch:", err)
-		os.Exit(1)
-	}
-}
-
-func run() error {
 	var binds list
 	group := flag.String("cgroup", "", "cgroup `path` to enter in every hierarchy")
 	share := flag.String("share", "", "mount `point` whose mounts stay visible outside although -bind is used")
 	flag.Var(&binds, "bind", "`SOURCE:TARGET` to bind mount in a mount namespace of its own; may be repeated")
 	flag.Parse()
-	if flag.NArg() == 0 {
+	if err := run(*group, *share, binds, flag.Args()); err != nil {
+		fmt.Fprintln(os.Stderr, "launch:", err)
+		os.Exit(1)
+	}
+}
+
+func run(group, share string, binds, args []string) error {
+	if len(args) == 0 {
 		return errors.New("name the program to become, with its full path, after the flags")
 	}
-	if *group != "" {
+	if group != "" {
 		hs, err := cgroup.Hierarchies()
 		if err != nil {
 			return err
 		}
-		if err := cgroup.Enter(hs, *group, os.Getpid()); err != nil {
+		if err := cgroup.Enter(hs, group, os.Getpid()); err != nil {
 			return err
 		}
 	}
 	if len(binds) > 0 {
-		if err := privateMounts(*share, binds); err != nil {
+		if err := privateMounts(share, binds); err != nil {
 			return err
 		}
 	}
-	args := flag.Args()
 	if err := syscall.Exec(args[0], args, os.Environ()); err != nil {
 		return fmt.Errorf("become %s: %w", args[0], err)
 	}

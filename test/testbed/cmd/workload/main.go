@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -96,7 +97,7 @@ func observe() placement {
 		}
 		controllers, path := parts[1], parts[2]
 		switch {
-		case hasController(controllers, "cpuset"):
+		case slices.Contains(strings.Split(controllers, ","), "cpuset"):
 			p.Cgroup = path
 			// Inside a container the mount shows the container's own cgroup
 			// as its root, under whichever path the membership names.
@@ -117,15 +118,6 @@ func observe() placement {
 	return p
 }
 
-func hasController(list, name string) bool {
-	for _, c := range strings.Split(list, ",") {
-		if c == name {
-			return true
-		}
-	}
-	return false
-}
-
 func (p *placement) readCgroup(dir, cpus, mems string) bool {
 	value, err := os.ReadFile(dir + "/" + cpus)
 	if err != nil {
@@ -142,7 +134,8 @@ func (p *placement) readCgroup(dir, cpus, mems string) bool {
 // affinity is the mask of the calling thread as a CPU list.
 func affinity() string {
 	var mask [1024]byte
-	n, _, errno := syscall.RawSyscall(syscall.SYS_SCHED_GETAFFINITY, 0, uintptr(len(mask)), uintptr(unsafe.Pointer(&mask[0])))
+	n, _, errno := syscall.RawSyscall(syscall.SYS_SCHED_GETAFFINITY, 0, uintptr(len(mask)),
+		uintptr(unsafe.Pointer(&mask[0]))) //nolint:gosec // the kernel has to be told where to write
 	if errno != 0 {
 		return ""
 	}

@@ -179,7 +179,7 @@ func (c *Context) until(ctx context.Context, name, what string, limit time.Durat
 			return nil
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("waiting for %s: %w (%v)", what, ctx.Err(), err)
+			return fmt.Errorf("waiting for %s: %w: %w", what, ctx.Err(), err)
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("waited %v for %s: %w%s", limit, what, err, c.logTail(name))

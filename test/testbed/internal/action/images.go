@@ -1,6 +1,7 @@
 package action
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -94,9 +95,11 @@ func (c *Context) Ctr(ctx context.Context, args ...string) (string, error) {
 	args = append([]string{"--address", c.Layout.ContainerdSocket(), "--namespace", "k8s.io"}, args...)
 	cmd := exec.CommandContext(ctx, c.Layout.Program("ctr"), args...)
 	cmd.Env = append(os.Environ(), process.MarkEnv(c.Layout.State)...)
-	out, err := cmd.CombinedOutput()
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("ctr %s: %w\n%s%s", strings.Join(args[4:], " "), err, strings.TrimSpace(string(out)), c.logTail("containerd"))
+		return "", fmt.Errorf("ctr %s: %w\n%s%s", strings.Join(args[4:], " "), err, strings.TrimSpace(stderr.String()), c.logTail("containerd"))
 	}
 	return string(out), nil
 }

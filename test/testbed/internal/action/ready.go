@@ -69,7 +69,9 @@ func (c *Context) nodeReady(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	resp.Body.Close()
+	if err := resp.Body.Close(); err != nil {
+		return err
+	}
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("the kubelet's health: %s", resp.Status)
 	}

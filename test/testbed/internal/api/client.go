@@ -90,7 +90,7 @@ func (c *Client) NodeReady(ctx context.Context, server, node string, since time.
 		if cond.Type == "Ready" {
 			ready = nil
 			if cond.Status != "True" {
-				ready = fmt.Errorf("Ready is %s: %s", cond.Status, cond.Message)
+				ready = fmt.Errorf("condition Ready is %s: %s", cond.Status, cond.Message)
 			}
 		}
 	}

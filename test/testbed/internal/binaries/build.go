@@ -61,7 +61,7 @@ func FindSource() (string, error) {
 	for dir := wd; ; dir = filepath.Dir(dir) {
 		for _, candidate := range []string{dir, filepath.Join(dir, "test", "testbed")} {
 			data, err := os.ReadFile(filepath.Join(candidate, "go.mod"))
-			if err == nil && bytes.HasPrefix(data, []byte("module "+ModulePath+"\n")) {
+			if err == nil && strings.Contains("\n"+string(data), "\nmodule "+ModulePath+"\n") {
 				return candidate, nil
 			}
 		}
@@ -183,8 +183,7 @@ func (b Builder) build(ctx context.Context, p Program, target string) error {
 	cmd := b.goCommand(ctx, append(args, p.Package)...)
 	cmd.Env = append(cmd.Env, "CGO_ENABLED="+map[bool]string{true: "1", false: "0"}[p.Cgo])
 	if err := run(cmd); err != nil {
-		os.Remove(temp)
-		return fmt.Errorf("build %s: %w", p.Name, err)
+		return errors.Join(fmt.Errorf("build %s: %w", p.Name, err), removeIfThere(temp))
 	}
 	if err := os.Rename(temp, target); err != nil {
 		return fmt.Errorf("build %s: %w", p.Name, err)
@@ -259,11 +258,10 @@ func (b Builder) lock(ctx context.Context) (func(), error) {
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
-			return func() { f.Close() }, nil
+			return func() { _ = f.Close() }, nil
 		}
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			f.Close()
-			return nil, fmt.Errorf("lock the cache folder: %w", err)
+			return nil, errors.Join(fmt.Errorf("lock the cache folder: %w", err), f.Close())
 		}
 		if !said {
 			b.Log.Printf("another build is running; waiting for it")
@@ -271,8 +269,7 @@ func (b Builder) lock(ctx context.Context) (func(), error) {
 		}
 		select {
 		case <-ctx.Done():
-			f.Close()
-			return nil, ctx.Err()
+			return nil, errors.Join(ctx.Err(), f.Close())
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
@@ -312,7 +309,7 @@ func Link(dir string, programs []Program, paths map[string]string) error {
 				continue
 			}
 			temp := link + ".new"
-			if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err := removeIfThere(temp); err != nil {
 				return fmt.Errorf("link %s: %w", name, err)
 			}
 			if err := os.Symlink(paths[p.Name], temp); err != nil {
@@ -322,6 +319,13 @@ func Link(dir string, programs []Program, paths map[string]string) error {
 				return fmt.Errorf("link %s: %w", name, err)
 			}
 		}
+	}
+	return nil
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
 }

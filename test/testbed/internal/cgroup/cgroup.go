@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,14 +32,7 @@ type Hierarchy struct {
 	Options []string
 }
 
-func (h Hierarchy) has(controller string) bool {
-	for _, o := range h.Options {
-		if o == controller {
-			return true
-		}
-	}
-	return false
-}
+func (h Hierarchy) has(controller string) bool { return slices.Contains(h.Options, controller) }
 
 // Hierarchies lists the cgroup trees mounted on this host. It fails when
 // there is none.
@@ -119,7 +113,7 @@ func enableControllers(dir string) {
 	if err != nil {
 		return
 	}
-	for _, c := range strings.Fields(string(offered)) {
+	for c := range strings.FieldsSeq(string(offered)) {
 		_ = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+c), 0)
 	}
 }
@@ -180,9 +174,8 @@ func Remaining(hs []Hierarchy, path string) []string {
 			}
 			return nil
 		})
-		for i := len(mine) - 1; i >= 0; i-- {
-			dirs = append(dirs, mine[i])
-		}
+		slices.Reverse(mine)
+		dirs = append(dirs, mine...)
 	}
 	return dirs
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -83,13 +84,13 @@ func UnmountAll(dir string) (int, error) {
 		}
 		progress := false
 		var last error
-		for i := len(points) - 1; i >= 0; i-- {
-			err := unix.Unmount(points[i], unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		for _, point := range slices.Backward(points) {
+			err := unix.Unmount(point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 			if err == nil {
 				progress = true
 				count++
 			} else if !errors.Is(err, unix.EINVAL) {
-				last = fmt.Errorf("unmount %s: %w", points[i], err)
+				last = fmt.Errorf("unmount %s: %w", point, err)
 			}
 		}
 		if !progress {

@@ -39,8 +39,8 @@ func New(state string) (Layout, error) {
 	if strings.ContainsAny(state, " \t\n\"':,\\") {
 		return Layout{}, fmt.Errorf("state folder %q: the path goes into mount and runtime configuration; use one without spaces, quotes, colons and commas", state)
 	}
-	if max := maxSocketPath - len(longestSocket); len(state) > max {
-		return Layout{}, fmt.Errorf("state folder %q: the path has %d characters and sockets below it would be longer than the kernel allows; use one of at most %d, for example %s", state, len(state), max, DefaultState)
+	if room := maxSocketPath - len(longestSocket); len(state) > room {
+		return Layout{}, fmt.Errorf("state folder %q: the path has %d characters and sockets below it would be longer than the kernel allows; use one of at most %d, for example %s", state, len(state), room, DefaultState)
 	}
 	if strings.Count(state, "/") < 2 {
 		return Layout{}, fmt.Errorf("state folder %q: it is deleted as a whole in the end; use one at least two levels deep, for example %s", state, DefaultState)

@@ -41,10 +41,9 @@ func Lock(exclusive bool) (release func(), err error) {
 		}
 	}
 	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock the mount points: %w", err)
+		return nil, errors.Join(fmt.Errorf("lock the mount points: %w", err), f.Close())
 	}
-	return func() { f.Close() }, nil
+	return func() { _ = f.Close() }, nil
 }
 
 // Make makes the folder, with its mark, unless it is there.
@@ -106,18 +105,24 @@ func InUse(dir string) (bool, error) {
 			continue
 		}
 		seen[ns] = true
-		f, err := os.Open(table)
-		if err != nil {
-			continue
+		if mountedOn(table, dir) {
+			return true, nil
 		}
-		s := bufio.NewScanner(f)
-		for s.Scan() {
-			if fields := strings.Fields(s.Text()); len(fields) > 4 && fields[4] == dir {
-				f.Close()
-				return true, nil
-			}
-		}
-		f.Close()
 	}
 	return false, nil
+}
+
+func mountedOn(table, dir string) bool {
+	f, err := os.Open(table)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	s := bufio.NewScanner(f)
+	for s.Scan() {
+		if fields := strings.Fields(s.Text()); len(fields) > 4 && fields[4] == dir {
+			return true
+		}
+	}
+	return false
 }

@@ -66,9 +66,8 @@ func (p Process) Since() time.Time {
 		return time.Time{}
 	}
 	// USER_HZ is 100 on every architecture that Go runs on.
-	const tick = 10 * time.Millisecond
-	age := time.Duration(sinceBoot.Nano()) - time.Duration(p.Start)*tick
-	return time.Now().Add(-age)
+	started := time.Duration(float64(p.Start) * float64(10*time.Millisecond))
+	return time.Now().Add(started - time.Duration(sinceBoot.Nano()))
 }
 
 // Finder knows the marks of one testbed's processes.
@@ -130,7 +129,7 @@ func (f Finder) read(pid int) (Process, bool) {
 	p := Process{PID: pid}
 	environ, _ := os.ReadFile(filepath.Join(dir, "environ"))
 	var state string
-	for _, kv := range bytes.Split(environ, []byte{0}) {
+	for kv := range bytes.SplitSeq(environ, []byte{0}) {
 		k, v, _ := strings.Cut(string(kv), "=")
 		switch k {
 		case envState:
@@ -152,10 +151,11 @@ func (f Finder) read(pid int) (Process, bool) {
 	if !mine {
 		return Process{}, false
 	}
-	alive := false
-	if p.Start, alive = startTime(pid); !alive {
+	start, alive := startTime(pid)
+	if !alive {
 		return Process{}, false
 	}
+	p.Start = start
 	cmdline, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
 	if s := strings.TrimRight(string(cmdline), "\x00"); s != "" {
 		p.Args = strings.Split(s, "\x00")
@@ -200,7 +200,7 @@ func (p Process) Signal(sig unix.Signal) error {
 	if err != nil {
 		return fmt.Errorf("signal %v: %w", p, err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	// The descriptor pins whatever has the pid now; only then does comparing
 	// the start time say something that stays true.
 	if !p.Alive() {

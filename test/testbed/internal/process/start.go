@@ -3,6 +3,7 @@ package process
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -42,8 +43,7 @@ func (s Spec) Hash() (string, error) {
 			return "", fmt.Errorf("read the configuration of %s: %w", s.Name, err)
 		}
 		_, err = io.Copy(h, f)
-		f.Close()
-		if err != nil {
+		if err = errors.Join(err, f.Close()); err != nil {
 			return "", fmt.Errorf("read the configuration of %s: %w", s.Name, err)
 		}
 	}
@@ -85,7 +85,7 @@ func (s Starter) Start(spec Spec) (Process, error) {
 		args = append(args, "-bind", b)
 	}
 	args = append(args, "--", spec.Path)
-	cmd := exec.Command(s.Launch, append(args, spec.Args...)...)
+	cmd := exec.Command(s.Launch, append(args, spec.Args...)...) //nolint:noctx // a component outlives every context
 	cmd.Dir = s.State
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Env = append([]string{
