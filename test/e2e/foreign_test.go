@@ -1,0 +1,90 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/topolet/topolet/allocator"
+)
+
+// TestAContainerThatNamesAnothersClaimIsRefused goes past the kubelet, which
+// passes a pod's own claims only, and asks the container runtime directly.
+func TestAContainerThatNamesAnothersClaimIsRefused(t *testing.T) {
+	ns := namespace(t)
+	start(t, ns, podOf("plain"))
+	claimFor(t, ns, "held", "1")
+	start(t, ns, podOf("owner", "held"))
+	var uid allocator.ClaimUID
+	for _, g := range grants(t) {
+		uid = g.UID
+	}
+	before, ledger := placements(t), readCheckpoint(t)
+	for name, test := range map[string]struct{ device, said string }{
+		"another pod's claim":    {allocator.Ref{Claim: uid, Request: "cpus"}.String(), "was not reserved for this pod"},
+		"a claim nobody has":     {allocator.RefPrefix + "00000000-0000-0000-0000-000000000000.cpus", "is not prepared on this node"},
+		"a name that is no name": {allocator.RefPrefix + "a.b.c", "want topolet.dev/claim=<claim UID>.<request>"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := createContainer(t, test.device)
+			if err == nil || !strings.Contains(err.Error(), test.said) {
+				t.Errorf("the runtime answered: %v; want %q", err, test.said)
+			}
+			if diff := cmp.Diff(before, placements(t)); diff != "" {
+				t.Errorf("CPUs -before +after:\n%s", diff)
+			}
+			if diff := cmp.Diff(ledger, readCheckpoint(t)); diff != "" {
+				t.Errorf("ledger -before +after:\n%s", diff)
+			}
+		})
+	}
+}
+
+// createContainer has the runtime create a container with a CDI device, in a
+// sandbox of its own that is removed afterwards.
+func createContainer(t *testing.T, device string) error {
+	t.Helper()
+	conn, err := grpc.NewClient("unix://"+cluster.Var("TESTBED_CONTAINERD_SOCKET"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close() //nolint:errcheck // the test ends
+	runtime := cri.NewRuntimeServiceClient(conn)
+	sandbox := &cri.PodSandboxConfig{
+		Metadata:     &cri.PodSandboxMetadata{Name: "thief", Uid: "thief", Namespace: "default"},
+		LogDirectory: t.TempDir(),
+		Linux: &cri.LinuxPodSandboxConfig{
+			CgroupParent: cluster.Var("TESTBED_CGROUP") + "/thief",
+			SecurityContext: &cri.LinuxSandboxSecurityContext{
+				NamespaceOptions: &cri.NamespaceOption{Network: cri.NamespaceMode_NODE},
+			},
+		},
+	}
+	started, err := runtime.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: sandbox})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if _, err := runtime.RemovePodSandbox(t.Context(), &cri.RemovePodSandboxRequest{PodSandboxId: started.GetPodSandboxId()}); err != nil {
+			t.Error(err)
+		}
+	}()
+	_, err = runtime.CreateContainer(t.Context(), &cri.CreateContainerRequest{
+		PodSandboxId:  started.GetPodSandboxId(),
+		SandboxConfig: sandbox,
+		Config: &cri.ContainerConfig{
+			Metadata:   &cri.ContainerMetadata{Name: "main"},
+			Image:      &cri.ImageSpec{Image: cluster.Var("TESTBED_WORKLOAD_IMAGE")},
+			CDIDevices: []*cri.CDIDevice{{Name: device}},
+			LogPath:    "main.log",
+			Linux:      &cri.LinuxContainerConfig{},
+		},
+	})
+	return err
+}
