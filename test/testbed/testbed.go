@@ -105,6 +105,12 @@ func (t *Testbed) Up(ctx context.Context) error {
 	if err := host.Check(); err != nil {
 		return err
 	}
+	builder, err := t.builder()
+	if err != nil {
+		return err
+	}
+	// A compiler that outlives an Up which was killed is Down's to end.
+	builder.Env = process.MarkEnv(t.layout.State)
 	if err := action.Ours(t.layout.State, t.layout.Record()); err != nil {
 		return err
 	}
@@ -139,11 +145,7 @@ func (t *Testbed) Up(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.Builder, err = t.builder(); err != nil {
-		return err
-	}
-	// A compiler that outlives an Up which was killed is Down's to end.
-	c.Builder.Env = process.MarkEnv(t.layout.State)
+	c.Builder = builder
 	if err := c.Run(ctx, action.Up()); err != nil {
 		return err
 	}

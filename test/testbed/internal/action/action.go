@@ -47,9 +47,10 @@ func Up() []Action {
 		{"configuration", writeConfiguration},
 		{"etcd and API server started", startControlPlane},
 		{"containerd", startContainerd},
-		{"images", importImages},
 		{"API server ready", waitForAPIServer},
 		{"controller manager, scheduler and kubelet started", startRest},
+		// Meanwhile the cluster comes to itself.
+		{"images", importImages},
 		{"node ready", waitForNode},
 	}
 }

@@ -30,6 +30,10 @@ disabled_plugins = [
 [plugins."io.containerd.internal.v1.opt"]
   path = %q
 
+# The images need not survive a power loss, only a killed process.
+[plugins."io.containerd.metadata.v1.bolt"]
+  no_sync = true
+
 [plugins."io.containerd.cri.v1.images"]
   snapshotter = "overlayfs"
 

@@ -7,7 +7,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -17,7 +16,9 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 // Image is an image with one program in it.
@@ -42,13 +43,8 @@ func (i Image) Build() (v1.Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the image %s: %w", i.Ref, err)
 	}
-	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(content)), nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("make the image %s: %w", i.Ref, err)
-	}
-	img, err := mutate.AppendLayers(empty.Image, l)
+	// Not compressed: the archive only moves from one folder to another.
+	img, err := mutate.AppendLayers(empty.Image, static.NewLayer(content, types.DockerUncompressedLayer))
 	if err != nil {
 		return nil, fmt.Errorf("make the image %s: %w", i.Ref, err)
 	}
