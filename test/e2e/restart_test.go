@@ -3,11 +3,15 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/topolet/topolet/test/harness"
 )
 
 // TestNothingMovesWhenAPartRestarts holds the node's containers and the ledger
@@ -108,9 +112,23 @@ func TestAContainerThatRestartsKeepsItsCPUs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	again := running(t, ns, "exclusive", "main")
-	if fmt.Sprint(again.Pids) == fmt.Sprint(k.Pids) || !again.Allowed.Equals(cpu) {
-		t.Errorf("granted %s; processes %v became %v on %s", cpu, k.Pids, again.Pids, again.Allowed)
+	if err := harness.Wait(t.Context(), startLimit, "another process of the container", func(ctx context.Context) error {
+		id, err := cluster.ContainerID(ctx, ns, "exclusive", "main")
+		if err != nil {
+			return err
+		}
+		again, err := cluster.Kernel(id)
+		switch {
+		case err != nil:
+			return err
+		case len(again.Pids) == 0 || slices.Equal(again.Pids, k.Pids):
+			return fmt.Errorf("processes %v", again.Pids)
+		case !again.Allowed.Equals(cpu):
+			t.Errorf("granted %s; after its restart the container runs on %s", cpu, again.Allowed)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
 	for _, line := range lines(t, ns, "plain")[1:] {
 		if line.CPUsAllowed != plain.Allowed.Difference(cpu).String() {
