@@ -50,7 +50,9 @@ func checkBefore(before moment) []check {
 	}
 }
 
-// checkDuring judges the node while the claim is held.
+// checkDuring judges the node while the claim is held. first is what the
+// exclusive workload wrote at its first instruction, and left is when the plain
+// pod was off the claim's CPUs, zero for never.
 func checkDuring(before, during moment, first harness.Line, left time.Time) []check {
 	granted := during.granted
 	pool := before.kernels[plainPod].Allowed
@@ -81,7 +83,10 @@ func checkDuring(before, during moment, first harness.Line, left time.Time) []ch
 		what: fmt.Sprintf("%s had left %s before the first instruction of %s", plainPod, cpus(granted), claimPod),
 		want: "before", seen: "before",
 	}
-	if !left.Before(first.Time) {
+	switch {
+	case left.IsZero():
+		order.seen = "never"
+	case !left.Before(first.Time):
 		order.seen = fmt.Sprintf("%s after", first.Time.Sub(left).Abs().Round(time.Microsecond))
 	}
 	started, err := topology.ParseCPUSet(first.CPUsAllowed)

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/topolet/topolet/draplugin"
@@ -18,7 +21,7 @@ const (
 	upLimit      = time.Hour // a machine that has to build Kubernetes first
 	installLimit = 15 * time.Minute
 	podLimit     = 90 * time.Second
-	settleLimit  = 10 * time.Second
+	settleLimit  = 20 * time.Second
 
 	plainFile = "deploy/examples/plain-pod.yaml"
 	claimFile = "deploy/examples/one-cpu.yaml"
@@ -96,12 +99,12 @@ func (d *demo) clear(ctx context.Context) error {
 
 // published returns how many CPUs can be claimed.
 func (d *demo) published(ctx context.Context) (int64, error) {
-	slices, err := d.cluster.Client.ResourceV1().ResourceSlices().List(ctx, metav1.ListOptions{FieldSelector: "spec.driver=" + draplugin.DriverName})
+	published, err := d.cluster.Client.ResourceV1().ResourceSlices().List(ctx, metav1.ListOptions{FieldSelector: "spec.driver=" + draplugin.DriverName})
 	if err != nil {
 		return 0, fmt.Errorf("list what topolet publishes: %w", err)
 	}
 	var n int64
-	for _, s := range slices.Items {
+	for _, s := range published.Items {
 		for _, device := range s.Spec.Devices {
 			capacity := device.Capacity[draplugin.CapacityCPUs].Value
 			n += capacity.Value()
@@ -147,11 +150,12 @@ func (d *demo) startExclusive(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
-	if err := d.fromLog(ctx, plainPod, "it to leave "+cpus(d.during.granted), func(lines []harness.Line) (err error) {
+	never := d.fromLog(ctx, plainPod, "it to leave "+cpus(d.during.granted), func(lines []harness.Line) (err error) {
 		left, err = leftAt(lines, d.during.granted)
 		return err
-	}); err != nil {
-		return errors.Join(d.story.checks(checkDuring(d.before, d.during, first, time.Now())), err)
+	})
+	if never != nil {
+		return errors.Join(d.story.checks(checkDuring(d.before, d.during, first, time.Time{})), never)
 	}
 	d.story.events(
 		event{left, fmt.Sprintf("%s writes in its log that it is off %s", plainPod, cpus(d.during.granted))},
@@ -196,13 +200,21 @@ func (d *demo) deleteExclusive(ctx context.Context) error {
 	return errors.Join(d.story.checks(checkAfter(d.before, after)), waited)
 }
 
-// start applies a file and waits until its pod runs.
+// start applies a file and waits until its pod runs, or has failed for good.
 func (d *demo) start(ctx context.Context, file, pod string) error {
 	d.story.command("kubectl apply -f " + file)
 	if _, err := d.cluster.Kubectl(ctx, "apply", "-f", file); err != nil {
 		return err
 	}
-	return harness.Wait(ctx, podLimit, "pod "+pod+" to run", func(ctx context.Context) error {
+	var failed error
+	waited := harness.Wait(ctx, podLimit, "pod "+pod+" to run", func(ctx context.Context) error {
+		p, err := d.cluster.Client.CoreV1().Pods(namespace).Get(ctx, pod, metav1.GetOptions{})
+		if err != nil {
+			return fmt.Errorf("get pod %s: %w", pod, err)
+		}
+		if failed = failure(p); failed != nil {
+			return nil
+		}
 		if _, err := d.cluster.ContainerID(ctx, namespace, pod, container); err != nil {
 			return err
 		}
@@ -212,11 +224,27 @@ func (d *demo) start(ctx context.Context, file, pod string) error {
 		}
 		return m.runs(pod)
 	})
+	return errors.Join(waited, failed)
+}
+
+// failure says why a pod will never run, or returns nil.
+func failure(p *corev1.Pod) error {
+	if p.Status.Phase != corev1.PodFailed && p.Status.Phase != corev1.PodSucceeded {
+		return nil
+	}
+	why := []string{p.Status.Reason, p.Status.Message}
+	for _, c := range p.Status.ContainerStatuses {
+		if t := c.State.Terminated; t != nil {
+			why = append(why, t.Reason, t.Message)
+		}
+	}
+	why = slices.DeleteFunc(why, func(s string) bool { return s == "" })
+	return fmt.Errorf("pod %s was to run and is %s: %s", p.Name, p.Status.Phase, strings.Join(why, ": "))
 }
 
 // fromLog waits until a pod's log has what is looked for.
 func (d *demo) fromLog(ctx context.Context, pod, what string, find func([]harness.Line) error) error {
-	return harness.Wait(ctx, podLimit, fmt.Sprintf("the log of %s: %s", pod, what), func(ctx context.Context) error {
+	return harness.Wait(ctx, settleLimit, fmt.Sprintf("the log of %s: %s", pod, what), func(ctx context.Context) error {
 		lines, err := d.cluster.Lines(ctx, namespace, pod, container)
 		if err != nil {
 			return err

@@ -116,7 +116,7 @@ func run(ctx context.Context, opts options) (err error) {
 // end takes the cluster down, or says how that is done.
 func end(ctx context.Context, s *story, cluster *harness.Cluster, opts options) error {
 	if opts.keep {
-		s.step("Keep", "The cluster stays up. To look around, and to remove it in the end:")
+		s.last("Keep", "The cluster stays up. To look around, and to remove it in the end:")
 		if kubeconfig := cluster.Var("KUBECONFIG"); kubeconfig != "" {
 			s.command("export KUBECONFIG=" + kubeconfig)
 			s.command(cluster.Var("TESTBED_KUBECTL") + " get pods,resourceslices -A")
@@ -124,7 +124,7 @@ func end(ctx context.Context, s *story, cluster *harness.Cluster, opts options) 
 		s.command(downCommand(opts.state))
 		return nil
 	}
-	s.step("Clean up", "Everything that was started or written is removed from this machine.")
+	s.last("Clean up", "Everything that was started or written is removed from this machine.")
 	ctx, cancel := context.WithTimeout(ctx, downLimit)
 	defer cancel()
 	if err := cluster.Down(ctx); err != nil {
