@@ -13,6 +13,31 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 build: ## Build the static topolet binary into bin/.
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/topolet ./cmd/topolet
 
+##@ Test
+
+.PHONY: test
+test: test-unit test-deploy ## Everything that can run here; as root also on a real cluster.
+	@if [ "$$(id -u)" = 0 ]; then \
+		$(MAKE) --no-print-directory test-e2e; \
+	else \
+		echo 'test: not root: the end-to-end tests were skipped; run them with sudo env "PATH=$$PATH" make test-e2e'; \
+	fi
+
+.PHONY: test-unit
+test-unit: ## Unit and property tests with the race detector; needs no root.
+	go test -race ./...
+	go -C test/testbed test ./...
+
+.PHONY: test-e2e
+test-e2e: testbed-test ## End-to-end tests on real clusters of their own (needs root).
+	go test -tags e2e -count=1 -timeout 40m -v ./test/e2e
+
+BENCHTIME ?= 1s
+
+.PHONY: bench
+bench: ## Benchmarks of the hot paths, with allocations (BENCHTIME=…).
+	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./topology/... ./allocator ./draplugin ./nriplugin
+
 ##@ Lint
 
 # Each tool has a module of its own under test/tools. `go tool` builds it once
@@ -93,6 +118,11 @@ cluster-up: packages ## Create the one-node cluster, or repair it (CLUSTER_FLAGS
 .PHONY: cluster-status
 cluster-status: $(TESTBED) ## Tell what runs of the cluster.
 	@$(TESTBED) status
+
+# The flags are those of the build, whose compiled packages are used again.
+.PHONY: testbed-test
+testbed-test: testbed-build ## Test the testbed itself, on clusters of its own (needs root).
+	CGO_ENABLED=0 go -C test/testbed test -trimpath -tags e2e -timeout 20m ./...
 
 .PHONY: cluster-down
 cluster-down: $(TESTBED) ## Remove the cluster and everything it left on this machine.
