@@ -213,7 +213,7 @@ func (d *demo) start(ctx context.Context, file, pod string) error {
 			return fmt.Errorf("get pod %s: %w", pod, err)
 		}
 		if failed = failure(p); failed != nil {
-			return nil
+			return nil //nolint:nilerr // it ends the waiting, and is returned below
 		}
 		if _, err := d.cluster.ContainerID(ctx, namespace, pod, container); err != nil {
 			return err

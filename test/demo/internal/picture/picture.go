@@ -89,14 +89,14 @@ func Draw(w io.Writer, p Palette, title string, node topology.CPUSet, rows []Row
 		names = max(names, utf8.RuneCountInString(r.Name))
 	}
 	cells, columns := layout(node, rows, names)
-	line := p.Strong(pad(title, names))
+	head := []string{p.Strong(pad(title, names))}
 	if cells != nil {
-		line += gap + p.Faint(cells.head())
+		head = append(head, p.Faint(cells.head()))
 	}
 	for _, c := range columns {
-		line += gap + p.Faint(pad(c.title, c.width))
+		head = append(head, p.Faint(pad(c.title, c.width)))
 	}
-	writeLine(w, line)
+	writeLine(w, strings.Join(head, gap))
 	for _, r := range rows {
 		drawRow(w, p, cells, columns, names, r)
 	}
