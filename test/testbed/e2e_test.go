@@ -40,7 +40,7 @@ func newTestbed(t *testing.T) (*testbed.Testbed, *hostState) {
 	if os.Geteuid() != 0 {
 		t.Fatal("run as root")
 	}
-	tb, err := testbed.New(testbed.Options{State: state, Progress: logWriter{t}})
+	tb, err := testbed.New(testbed.Options{State: state, WithoutTopolet: true, Progress: logWriter{t}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -301,7 +301,7 @@ func TestLifeOfACluster(t *testing.T) {
 	})
 
 	t.Run("another name is refused", func(t *testing.T) {
-		other, err := testbed.New(testbed.Options{State: state, NodeName: "other"})
+		other, err := testbed.New(testbed.Options{State: state, WithoutTopolet: true, NodeName: "other"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -328,7 +328,7 @@ func TestFeatureGatesCanChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := status(t.Context(), t, tb)
-	gated, err := testbed.New(testbed.Options{State: state, FeatureGates: map[string]bool{"DRAListTypeAttributes": true}, Progress: logWriter{t}})
+	gated, err := testbed.New(testbed.Options{State: state, WithoutTopolet: true, FeatureGates: map[string]bool{"DRAListTypeAttributes": true}, Progress: logWriter{t}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -349,7 +349,7 @@ func TestUnknownFeatureGate(t *testing.T) {
 		t.Fatal("run as root")
 	}
 	_, before := newTestbed(t)
-	tb, err := testbed.New(testbed.Options{State: state, FeatureGates: map[string]bool{"NoSuchGate": true}, Progress: logWriter{t}})
+	tb, err := testbed.New(testbed.Options{State: state, WithoutTopolet: true, FeatureGates: map[string]bool{"NoSuchGate": true}, Progress: logWriter{t}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -389,7 +389,7 @@ func TestDownAfterKilledUp(t *testing.T) {
 // reports the step as done.
 func upKilledAfter(t *testing.T, program, step string) error {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), program, "--state", state, "up")
+	cmd := exec.CommandContext(t.Context(), program, "--state", state, "up", "--without-topolet")
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		return err

@@ -47,6 +47,10 @@ type Options struct {
 	// was recorded, or 6443, or a free one if that is taken.
 	APIServerPort int
 
+	// WithoutTopolet makes Up leave the topolet image alone, for work on a
+	// tree whose topolet command does not compile. It is not recorded.
+	WithoutTopolet bool
+
 	// Source is the folder of the testbed's Go module. Empty means that it is
 	// looked for from the working directory upwards.
 	Source string

@@ -47,7 +47,7 @@ func Components() []string { return component.Names() }
 const (
 	PauseImage    = action.PauseImage
 	WorkloadImage = action.WorkloadImage
-	// TopoletImage is there when the repository has the topolet command.
+	// TopoletImage is made from this repository, unless WithoutTopolet.
 	TopoletImage = action.TopoletImage
 )
 
@@ -145,7 +145,7 @@ func (t *Testbed) Up(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.Builder = builder
+	c.Builder, c.WithoutTopolet = builder, t.options.WithoutTopolet
 	if err := c.Run(ctx, action.Up()); err != nil {
 		return err
 	}
@@ -250,8 +250,7 @@ func (t *Testbed) Restart(ctx context.Context, name string) error {
 		return err
 	}
 	if p, err := running(c, name); err == nil {
-		const grace = 15 * time.Second
-		if err := p.Stop(ctx, grace); err != nil {
+		if err := p.Stop(ctx, action.StopGrace); err != nil {
 			return err
 		}
 	}

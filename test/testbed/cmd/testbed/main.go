@@ -73,6 +73,7 @@ func up(o *testbed.Options) *cobra.Command {
 	f.StringVar(&o.PodCIDR, "pod-cidr", "", "IPv4 network of the pods (default "+testbed.DefaultPodCIDR+", or the next that is free)")
 	f.StringVar(&gates, "feature-gates", "", "Name=true,Other=false for API server, controller manager, scheduler and kubelet")
 	f.StringVar(&runtimeConfig, "runtime-config", "", "API versions to switch, as in the API server's flag")
+	f.BoolVar(&o.WithoutTopolet, "without-topolet", false, "leave the topolet image alone, for a tree that does not compile")
 	f.IntVar(&o.APIServerPort, "api-server-port", 0, "API server's port on loopback (default 6443, or a free one)")
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
 		if cmd.Flags().Changed("runtime-config") {

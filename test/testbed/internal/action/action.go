@@ -24,7 +24,9 @@ type Context struct {
 	Layout  layout.Layout
 	Cluster component.Cluster
 	Builder binaries.Builder
-	Log     *progress.Log
+	// WithoutTopolet leaves the topolet image alone.
+	WithoutTopolet bool
+	Log            *progress.Log
 
 	step *progress.Step
 }
@@ -132,7 +134,7 @@ func (c *Context) Ensure(ctx context.Context, name string) (p process.Process, s
 		return p, false, nil
 	}
 	if runs {
-		if err := p.Stop(ctx, stopGrace); err != nil {
+		if err := p.Stop(ctx, StopGrace); err != nil {
 			return process.Process{}, false, err
 		}
 	}
@@ -140,8 +142,9 @@ func (c *Context) Ensure(ctx context.Context, name string) (p process.Process, s
 	return p, true, err
 }
 
-// stopGrace is how long a component gets to end by itself.
-const stopGrace = 15 * time.Second
+// StopGrace is how long a component gets to end by itself. All end at once but
+// the API server, which would wait for its watchers to go away.
+const StopGrace = 3 * time.Second
 
 // ensureAll is Ensure for several, told in one line.
 func (c *Context) ensureAll(ctx context.Context, names ...string) (string, error) {

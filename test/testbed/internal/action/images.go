@@ -3,9 +3,7 @@ package action
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,19 +29,13 @@ func importImages(ctx context.Context, c *Context) (string, error) {
 		{Ref: PauseImage, Program: c.Layout.Program("pause"), Path: "/pause"},
 		{Ref: WorkloadImage, Program: c.Layout.Program("workload"), Path: "/workload"},
 	}
-	main := filepath.Join(c.Builder.Source, "..", "..")
-	note := ""
-	if _, err := os.Stat(filepath.Join(main, "cmd", "topolet", "main.go")); err == nil {
+	if !c.WithoutTopolet {
 		program := filepath.Join(c.Layout.Images(), "topolet")
 		c.step.Waiting("go build ./cmd/topolet")
-		if err := c.Builder.BuildStatic(ctx, main, "./cmd/topolet", program); err != nil {
-			return "", err
+		if err := c.Builder.BuildStatic(ctx, filepath.Join(c.Builder.Source, "..", ".."), "./cmd/topolet", program); err != nil {
+			return "", fmt.Errorf("%w\nwithout it the cluster comes up with --without-topolet", err)
 		}
 		list = append(list, images.Image{Ref: TopoletImage, Program: program, Path: "/topolet"})
-	} else if errors.Is(err, fs.ErrNotExist) {
-		note = "; no topolet image: the repository has no cmd/topolet"
-	} else {
-		return "", fmt.Errorf("look for the topolet command: %w", err)
 	}
 
 	have, err := c.Ctr(ctx, "images", "list")
@@ -72,7 +64,7 @@ func importImages(ctx context.Context, c *Context) (string, error) {
 		}
 		imported++
 	}
-	return fmt.Sprintf("%d imported, %d up to date%s", imported, len(list)-imported, note), nil
+	return fmt.Sprintf("%d imported, %d up to date", imported, len(list)-imported), nil
 }
 
 func archiveName(ref string) string {
