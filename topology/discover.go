@@ -22,6 +22,10 @@ var ErrNoCPUs = errors.New("no online CPU found")
 //	cache.go     sys/devices/system/cpu/cpuN/cache      L2 and L3 groups
 //	coretype.go  sys/devices/cpu_core …, cpuN/cpu_capacity
 //	node.go      sys/devices/system/node            NUMA nodes
+//	pcidiscover.go  sys/bus/pci/devices             the PCIe tree
+//
+// Last, locality.go derives what each PCI function is near to; nothing of that
+// is read.
 func Discover(root fs.FS) (*Machine, error) {
 	s := newSysfs(root)
 	m := &Machine{}
@@ -33,5 +37,7 @@ func Discover(root fs.FS) (*Machine, error) {
 	s.readCaches(m)
 	s.readCoreTypes(m)
 	s.readNodes(m)
+	s.readPCI(m)
+	m.locate()
 	return m, nil
 }

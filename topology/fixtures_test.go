@@ -52,7 +52,8 @@ type oracle struct {
 	CoreTypes    *struct{ Performance, Efficiency, Any string }
 	// CoreTypesOptional accepts standard cores where CoreTypes tells more.
 	CoreTypesOptional bool
-	NUMANodes         []oracleNode `json:"numaNodes"`
+	NUMANodes         []oracleNode     `json:"numaNodes"`
+	PCIDevices        []oracleFunction `json:"pciDevices"`
 }
 
 type oracleNode struct {
@@ -62,6 +63,17 @@ type oracleNode struct {
 	Distances   []int
 }
 
+// oracleFunction is a PCI function; nil is what the machine does not say.
+type oracleFunction struct {
+	Address  string
+	Class    *string
+	Vendor   *string
+	Device   *string
+	NUMANode *int
+	CPUs     *string `json:"localCpulist"`
+	PCIeRoot *string
+}
+
 // answer is the JSON of a machine, read without the types that wrote it.
 type answer struct {
 	OnlineCPUs   string           `json:"onlineCPUs"`
@@ -69,6 +81,10 @@ type answer struct {
 	NohzFullCPUs string           `json:"nohzFullCPUs"`
 	CPUs         []map[string]any `json:"cpus"`
 	NUMANodes    []oracleNode     `json:"numaNodes"`
+	PCIDevices   []struct {
+		oracleFunction
+		CPUs *string
+	} `json:"pciDevices"`
 }
 
 func TestRealMachinesAreReadAsTheyAre(t *testing.T) {
@@ -155,6 +171,7 @@ func compare(t *testing.T, got answer, want oracle) {
 	if certain("cpus.coreType") {
 		compareCoreTypes(t, got, want)
 	}
+	check("pciDevices", got.functions(certain("pciDevices.cpus")), want.PCIDevices)
 	if want.NUMANodes == nil {
 		check("numaNodes", got.NUMANodes, []oracleNode{})
 		return
@@ -238,6 +255,20 @@ func (a answer) groups(field string) []string {
 	}
 	slices.Sort(lists)
 	return lists
+}
+
+// functions returns the PCI functions as an oracle has them.
+func (a answer) functions(withCPUs bool) []oracleFunction {
+	functions := []oracleFunction{}
+	for _, d := range a.PCIDevices {
+		f := d.oracleFunction
+		f.CPUs = nil
+		if withCPUs {
+			f.CPUs = d.CPUs
+		}
+		functions = append(functions, f)
+	}
+	return functions
 }
 
 func parse(t testing.TB, list string) topology.CPUSet {

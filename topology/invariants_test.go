@@ -72,6 +72,7 @@ func checkInvariants(t testing.TB, m *topology.Machine) {
 			t.Errorf("node %d: CPUs %s are not all online", node.ID, node.CPUs)
 		}
 	}
+	checkPCIInvariants(t, m)
 	for _, cpu := range m.CPUs {
 		if cpu.NUMANode == topology.None {
 			continue

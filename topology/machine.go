@@ -1,15 +1,23 @@
 // Package topology is the picture of one machine: its sockets, dies, clusters,
-// L2 and L3 groups, cores and CPUs, and the NUMA nodes beside them.
+// L2 and L3 groups, cores and CPUs, and beside them the NUMA nodes and the PCIe
+// tree.
 //
 // [Discover] reads the picture from a file-system root that holds the kernel's
 // sys and proc trees. The root is the real host, an unpacked snapshot or a test
 // fixture; discovery cannot tell them apart. A [Machine] never changes once it
 // is built: a CPU that goes offline means a new discovery and a new Machine.
 //
-// As in hwloc, the CPU side is a tree of groups, and memory hangs beside it:
-// NUMA nodes are attached by the CPUs they name, so a node without CPUs is as
-// normal as a CPU without a node.
+// As in hwloc, the CPU side is a tree of groups, and memory and devices hang
+// beside it: NUMA nodes are attached by the CPUs they name, so a node without CPUs
+// is as normal as a CPU without a node; PCI functions are attached by what they
+// are near to ([Locality]), which may be nothing in particular.
+// [Machine.Distance] tells how far any two of them are apart.
 package topology
+
+import (
+	"cmp"
+	"slices"
+)
 
 // None says that the machine does not tell: a CPU outside any die, a core
 // without an id of the kernel's, a CPU that no NUMA node names.
@@ -45,6 +53,9 @@ type Machine struct {
 	// NUMANodes are the kernel's nodes in ascending order of their ids, also
 	// those without CPUs or without memory. Ids may have holes.
 	NUMANodes []NUMANode
+
+	// PCI is the PCIe tree, empty where the machine has no PCI.
+	PCI PCI
 }
 
 // CPU is one online logical CPU. The fields Socket to Core are indices into the
@@ -102,6 +113,16 @@ type NUMANode struct {
 	Distances []int
 	// Hugepages are the page sizes that the node offers, ascending.
 	Hugepages []Hugepages
+	// NearestCPUNodes are, for a node without CPUs, the kernel's numbers of the
+	// nodes with CPUs at the least distance from it; several that are equally near
+	// are all there. Nil for a node with CPUs, and where distances are not told.
+	NearestCPUNodes []int
+}
+
+// MemoryOnly reports whether the node is memory without a CPU: that of a
+// high-bandwidth stack, of a CXL device, of a GPU. A node with neither is not.
+func (n NUMANode) MemoryOnly() bool {
+	return n.CPUs.IsEmpty() && n.MemoryBytes != nil && *n.MemoryBytes > 0
 }
 
 // Hugepages is one size of huge pages on one NUMA node
@@ -131,10 +152,17 @@ func (m *Machine) CPU(id int) (CPU, bool) {
 
 // NUMANode returns the node with this kernel number.
 func (m *Machine) NUMANode(id int) (NUMANode, bool) {
-	for _, n := range m.NUMANodes {
-		if n.ID == id {
-			return n, true
-		}
+	if i := m.nodeIndex(id); i != None {
+		return m.NUMANodes[i], true
 	}
 	return NUMANode{}, false
+}
+
+// nodeIndex returns the place of the node in the list, or None.
+func (m *Machine) nodeIndex(id int) int {
+	i, ok := slices.BinarySearchFunc(m.NUMANodes, id, func(n NUMANode, id int) int { return cmp.Compare(n.ID, id) })
+	if !ok {
+		return None
+	}
+	return i
 }

@@ -10,10 +10,17 @@ import (
 
 const nodeDir = "sys/devices/system/node"
 
+// maxNodes is the most nodes that a kernel can be built for (CONFIG_NODES_SHIFT
+// is at most 10).
+const maxNodes = 1 << 10
+
 // readNodes fills in the NUMA nodes, and the node of each CPU.
 func (s *sysfs) readNodes(m *Machine) {
 	names, _ := s.entries(nodeDir)
 	for _, id := range numbered(names, "node") {
+		if id >= maxNodes {
+			break
+		}
 		dir := nodeDir + "/node" + strconv.Itoa(id)
 		m.NUMANodes = append(m.NUMANodes, NUMANode{
 			ID:          id,
@@ -23,6 +30,7 @@ func (s *sysfs) readNodes(m *Machine) {
 			Hugepages:   s.nodeHugepages(dir),
 		})
 	}
+	m.findNearestCPUNodes()
 	index := make(map[int]int, len(m.CPUs))
 	for i := range m.CPUs {
 		index[m.CPUs[i].ID] = i
@@ -34,6 +42,27 @@ func (s *sysfs) readNodes(m *Machine) {
 			if cpu.NUMANode == None || s.linked(id, node.ID) && !s.linked(id, cpu.NUMANode) {
 				cpu.NUMANode = node.ID
 			}
+		}
+	}
+}
+
+// findNearestCPUNodes maps the nodes without CPUs to those with.
+func (m *Machine) findNearestCPUNodes() {
+	for i := range m.NUMANodes {
+		node := &m.NUMANodes[i]
+		if !node.CPUs.IsEmpty() {
+			continue
+		}
+		least := math.MaxInt
+		for j, other := range m.NUMANodes {
+			d, ok := m.nodeDistance(i, j)
+			if !ok || other.CPUs.IsEmpty() || d > least {
+				continue
+			}
+			if d < least {
+				least, node.NearestCPUNodes = d, nil
+			}
+			node.NearestCPUNodes = append(node.NearestCPUNodes, other.ID)
 		}
 	}
 }

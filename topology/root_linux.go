@@ -24,16 +24,16 @@ func (r *Root) openBeneath(name string) (fd int, settled bool, err error) {
 	if inside, ok := strings.CutPrefix(name, cpuDir+"/"); ok && r.cpu != nil {
 		from, rest = r.cpu, inside
 	}
-	fd, err = openat2(from, rest)
+	fd, err = openat2(from, rest, unix.O_RDONLY|nonBlocking)
 	if err == nil {
 		return fd, true, nil
 	}
 	return 0, errors.Is(err, fs.ErrNotExist), err
 }
 
-func openat2(dir *os.File, name string) (fd int, err error) {
+func openat2(dir *os.File, name string, flags uint64) (fd int, err error) {
 	how := unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | nonBlocking,
+		Flags:   flags | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH,
 	}
 	for {
@@ -42,6 +42,30 @@ func openat2(dir *os.File, name string) (fd int, err error) {
 			return fd, err
 		}
 	}
+}
+
+// link implements boundedReader.
+func (r *Root) link(name string) (string, error) {
+	if r.dir == nil {
+		return r.ReadLink(name)
+	}
+	fd, err := openat2(r.dir, name, unix.O_PATH|unix.O_NOFOLLOW)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", err
+	case err != nil:
+		return r.ReadLink(name)
+	}
+	defer unix.Close(fd) //nolint:errcheck // opened for reading
+	buf := make([]byte, 256)
+	n, err := unix.Readlinkat(fd, "", buf)
+	switch {
+	case err != nil:
+		return "", err
+	case n == len(buf):
+		return r.ReadLink(name)
+	}
+	return string(buf[:n]), nil
 }
 
 // readBounded implements boundedReader. It does without an [os.File], whose

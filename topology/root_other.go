@@ -10,3 +10,6 @@ func (r *Root) openBeneath(string) (fd int, settled bool, err error) { return 0,
 
 // readBounded implements boundedReader.
 func (r *Root) readBounded(name string, buf []byte) (int, error) { return r.readSlowly(name, buf) }
+
+// link implements boundedReader.
+func (r *Root) link(name string) (string, error) { return r.ReadLink(name) }

@@ -36,6 +36,8 @@ type boundedReader interface {
 	readBounded(name string, buf []byte) (int, error)
 	// namesBounded lists a directory, or so much of it.
 	namesBounded(name string, most int) ([]string, error)
+	// link reads a symbolic link.
+	link(name string) (string, error)
 }
 
 func newSysfs(root fs.FS) *sysfs {
@@ -126,6 +128,16 @@ func (s *sysfs) entries(dir string) ([]string, error) {
 		}
 	}
 	return names, nil
+}
+
+// link returns where a symbolic link leads, be it nowhere.
+func (s *sysfs) link(name string) (string, bool) {
+	if s.quick != nil {
+		target, err := s.quick.link(name)
+		return target, err == nil
+	}
+	target, err := fs.ReadLink(s.root, name)
+	return target, err == nil
 }
 
 // isDir reports whether the name, or what it links to, is a directory.

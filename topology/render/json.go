@@ -18,6 +18,7 @@ type machineJSON struct {
 	NohzFullCPUs topology.CPUSet `json:"nohzFullCPUs"`
 	CPUs         []cpuJSON       `json:"cpus"`
 	NUMANodes    []numaNodeJSON  `json:"numaNodes"`
+	PCIDevices   []pciJSON       `json:"pciDevices"`
 }
 
 // cpuJSON has the kernel's number of the CPU and of its NUMA node. The others
@@ -41,6 +42,10 @@ type numaNodeJSON struct {
 	MemoryBytes *uint64         `json:"memoryBytes,omitempty"`
 	Distances   []int           `json:"distances,omitempty"`
 	Hugepages   []hugepagesJSON `json:"hugepages,omitempty"`
+	// MemoryOnly is a node with memory and without CPUs; the nearest nodes with
+	// CPUs go with it.
+	MemoryOnly      bool  `json:"memoryOnly,omitempty"`
+	NearestCPUNodes []int `json:"nearestCPUNodes,omitempty"`
 }
 
 type hugepagesJSON struct {
@@ -66,12 +71,14 @@ func JSON(w io.Writer, m *topology.Machine) error {
 		})
 	}
 	for _, n := range m.NUMANodes {
-		node := numaNodeJSON{ID: n.ID, CPUs: n.CPUs, MemoryBytes: n.MemoryBytes, Distances: n.Distances}
+		node := numaNodeJSON{ID: n.ID, CPUs: n.CPUs, MemoryBytes: n.MemoryBytes, Distances: n.Distances,
+			MemoryOnly: n.MemoryOnly(), NearestCPUNodes: n.NearestCPUNodes}
 		for _, pages := range n.Hugepages {
 			node.Hugepages = append(node.Hugepages, hugepagesJSON(pages))
 		}
 		out.NUMANodes = append(out.NUMANodes, node)
 	}
+	out.PCIDevices = pciDevices(m.PCI)
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	return enc.Encode(out)

@@ -101,8 +101,9 @@ func TestJSONLeavesOutWhatTheMachineDoesNotTell(t *testing.T) {
 	}
 	want := map[string]any{
 		"onlineCPUs": "0", "offlineCPUs": "", "isolatedCPUs": "", "nohzFullCPUs": "",
-		"cpus":      []any{map[string]any{"id": 0.0, "coreType": "standard"}},
-		"numaNodes": []any{map[string]any{"id": 3.0, "cpus": ""}},
+		"cpus":       []any{map[string]any{"id": 0.0, "coreType": "standard"}},
+		"numaNodes":  []any{map[string]any{"id": 3.0, "cpus": ""}},
+		"pciDevices": []any{},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

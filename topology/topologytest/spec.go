@@ -66,6 +66,8 @@ type Spec struct {
 	Hugepages []topology.Hugepages
 	// NoNUMA is a kernel without NUMA: there is no node directory.
 	NoNUMA bool
+	// PCI are the PCIe roots.
+	PCI []PCIRoot
 	// NoL3 is a machine whose last cache is the L2.
 	NoL3 bool
 }

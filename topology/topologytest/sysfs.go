@@ -24,6 +24,7 @@ func FS(s Spec) *Tree {
 	if !s.NoNUMA {
 		b.writeNodes()
 	}
+	b.writePCI()
 	return b.tree
 }
 
@@ -40,6 +41,7 @@ type builder struct {
 	tree    *Tree
 	cpus    []cpu
 	offline topology.CPUSet
+	group   int // the last IOMMU group
 }
 
 func cpuPath(id int, file string) string { return cpuDir + "cpu" + strconv.Itoa(id) + "/" + file }
