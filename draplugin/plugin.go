@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -97,6 +98,9 @@ func New(opts Options, ledger *allocator.Ledger, domains []*allocator.Domain, ru
 func (p *Plugin) Run(ctx context.Context) error {
 	if err := p.cdi.reset(p.ledger.Grants()); err != nil {
 		return err
+	}
+	if err := os.MkdirAll(p.opts.PluginDir, 0o750); err != nil {
+		return fmt.Errorf("the driver's folder: %w", err)
 	}
 	helper, err := kubeletplugin.Start(ctx, p,
 		kubeletplugin.DriverName(DriverName),

@@ -96,14 +96,16 @@ func TestAnExclusiveContainerDoesNotStartBesideOneThatIsNotConfined(t *testing.T
 func TestAnExclusiveContainerDoesNotStartOnOtherCPUsThanItsOwn(t *testing.T) {
 	layouts(t, func(t *testing.T, n *node) {
 		n.grant("claim", "x", "numa-1", 2)
-		x := n.newContainer("x", device("claim"))
-		if err := n.create(x); err != nil {
-			t.Fatal(err)
-		}
-		x.Linux.Resources.Cpu.Cpus = "4,6" // another plugin's idea
-		wantError(t, n.start(x), "container x of pod default/pod-x is not started: it would run on CPUs 4,6 instead of 4-5")
-		if _, known := n.ledger.Entry("x"); known {
-			t.Error("the container that did not start is still in the ledger")
+		for _, cpus := range []string{"4,6", "4", "4-6"} { // other plugins' ideas
+			x := n.newContainer("x", device("claim"))
+			if err := n.create(x); err != nil {
+				t.Fatal(err)
+			}
+			x.Linux.Resources.Cpu.Cpus = cpus
+			wantError(t, n.start(x), "container x of pod default/pod-x is not started: it would run on CPUs "+cpus+" instead of 4-5")
+			if _, known := n.ledger.Entry("x"); known {
+				t.Error("the container that did not start is still in the ledger")
+			}
 		}
 	})
 }

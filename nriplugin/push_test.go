@@ -3,7 +3,9 @@ package nriplugin
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/nri/pkg/api"
 	"github.com/containerd/nri/pkg/stub"
@@ -86,15 +88,13 @@ func TestAnUpdateFromBeforeAGrantIsNotCarriedOutAfterIt(t *testing.T) {
 	n.updateUnasked(nil)
 
 	n.grant("claim", "x", "numa-1", 2)
-	settled := make(chan error)
-	go func() { settled <- n.plugin.Settled(context.Background()) }()
-	limited, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := n.plugin.Settled(limited); !errors.Is(err, context.Canceled) {
-		t.Errorf("Settled is %v while an update is under way", err)
+	limited, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := n.plugin.Settled(limited); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Settled returns %v while an update is under way", err)
 	}
 	close(goOn)
-	if err := <-settled; err != nil {
+	if err := n.plugin.Settled(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	n.run("x", device("claim"))
@@ -115,6 +115,21 @@ func TestAnEventDoesNotWaitForAPush(t *testing.T) {
 		t.Fatal(err)
 	}
 	close(goOn)
+	n.waitCPUs(a, "0-7")
+}
+
+func TestARefusedUpdateIsSentAgainWithoutAnEvent(t *testing.T) {
+	n := newNode(t, false)
+	a := n.run("a")
+	n.mu.Lock()
+	n.confine(a, "4")
+	n.mu.Unlock()
+	n.refuse("a")
+	n.ledger.Untold("a")
+	n.plugin.Push()
+	waitFor(t, "the update", func() string { return strings.Join(n.asked(), " ") }, "a=0-7")
+	n.wantCPUs(a, "4")
+	n.heed("a")
 	n.waitCPUs(a, "0-7")
 }
 

@@ -15,19 +15,20 @@ import (
 
 const shutdownLimit = 2 * time.Second
 
-// serveHTTP answers the kubelet's probes and Prometheus until the context ends;
-// the channel is closed when the server has stopped. /healthz is whether the
+// serveHTTP answers the kubelet's probes and Prometheus until the context ends.
+// It returns the address on which it listens; the channel is closed when the
+// server has stopped. /healthz is whether the
 // process answers, for a restart mends nothing else; /readyz is whether claims
 // can be served.
-func serveHTTP(ctx context.Context, address string, metrics prometheus.Gatherer, ready func() error) (<-chan struct{}, error) {
+func serveHTTP(ctx context.Context, address string, metrics prometheus.Gatherer, ready func() error) (string, <-chan struct{}, error) {
 	stopped := make(chan struct{})
 	if address == "" {
 		close(stopped)
-		return stopped, nil
+		return "", stopped, nil
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("flag --http-address: %w", err)
+		return "", nil, fmt.Errorf("flag --http-address: %w", err)
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, nil) })
@@ -48,7 +49,7 @@ func serveHTTP(ctx context.Context, address string, metrics prometheus.Gatherer,
 			server.Close() //nolint:errcheck // the process ends
 		}
 	}()
-	return stopped, nil
+	return listener.Addr().String(), stopped, nil
 }
 
 func answer(w http.ResponseWriter, err error) {

@@ -47,11 +47,11 @@ func newRunCommand() *cobra.Command {
 		Short: "Run the node agent: publish this machine's CPUs and pin the containers that claim them",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := logsapi.ValidateAndApply(logs, nil); err != nil {
-				return fmt.Errorf("logging flags: %w", err)
-			}
 			if err := opts.validate(); err != nil {
 				return err
+			}
+			if err := logsapi.ValidateAndApply(logs, nil); err != nil {
+				return fmt.Errorf("logging flags: %w", err)
 			}
 			return run(cmd.Context(), opts)
 		},
@@ -75,12 +75,12 @@ func (o runOptions) validate() error {
 	if o.nodeName == "" {
 		return errors.New("flag --node-name is empty: set it to the name of this machine's Node object")
 	}
-	for flag, dir := range map[string]string{
-		"--root": o.root, "--state-dir": o.stateDir, "--kubelet-plugins-dir": o.pluginsDir,
-		"--kubelet-registry-dir": o.registryDir, "--cdi-dir": o.cdiDir, "--nri-socket": o.nriSocket,
+	for _, path := range []struct{ flag, value string }{
+		{"--cdi-dir", o.cdiDir}, {"--kubelet-plugins-dir", o.pluginsDir}, {"--kubelet-registry-dir", o.registryDir},
+		{"--nri-socket", o.nriSocket}, {"--root", o.root}, {"--state-dir", o.stateDir},
 	} {
-		if !filepath.IsAbs(dir) {
-			return fmt.Errorf("flag %s is %q: want an absolute path", flag, dir)
+		if !filepath.IsAbs(path.value) {
+			return fmt.Errorf("flag %s is %q: want an absolute path", path.flag, path.value)
 		}
 	}
 	return nil
@@ -154,7 +154,7 @@ func run(ctx context.Context, opts runOptions) error {
 	defer background.Wait()
 	defer cancel()
 	background.Go(func() { runtime.Run(ctx) })
-	served, err := serveHTTP(ctx, opts.httpAddress, registry, func() error {
+	_, served, err := serveHTTP(ctx, opts.httpAddress, registry, func() error {
 		return errors.Join(runtime.Ready(), dra.Ready())
 	})
 	if err != nil {

@@ -3,6 +3,7 @@ package v1alpha1
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
@@ -51,7 +52,7 @@ func DecodeConfiguration(raw []byte) (Configuration, error) {
 	const kind = "Configuration"
 	asJSON, err := yaml.YAMLToJSONStrict(raw)
 	if err != nil {
-		return Configuration{}, fmt.Errorf("%s is not YAML: %w", kind, err)
+		return Configuration{}, fmt.Errorf("%s is not YAML: %s", kind, oneLine(err))
 	}
 	var c Configuration
 	if err := decode(asJSON, &c, kind, "reservedCPUs"); err != nil {
@@ -75,9 +76,18 @@ func decode(raw []byte, into any, kind, fields string) error {
 	}
 	strict, err := kjson.UnmarshalStrict(raw, into)
 	if err = errors.Join(append(strict, err)...); err != nil {
-		return fmt.Errorf("%s cannot be read: %w; its fields are apiVersion, kind, %s (all strings)", kind, err, fields)
+		return fmt.Errorf("%s cannot be read: %s; its fields are apiVersion, kind, %s (all strings)", kind, oneLine(err), fields)
 	}
 	return nil
+}
+
+// oneLine fits errors of several lines into an Event or a log line.
+func oneLine(err error) string {
+	lines := strings.Split(err.Error(), "\n")
+	for i, line := range lines {
+		lines[i] = strings.TrimSpace(line)
+	}
+	return strings.Join(lines, ", ")
 }
 
 func checkType(apiVersion, kind, wantKind string) error {

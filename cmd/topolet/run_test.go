@@ -1,0 +1,300 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/topolet/topolet/allocator"
+	"github.com/topolet/topolet/topology"
+	"github.com/topolet/topolet/topology/topologytest"
+)
+
+// waitFor waits until the state is as wanted.
+func waitFor(t testing.TB, what string, state func() string, want string) {
+	t.Helper()
+	const limit = 10 * time.Second
+	deadline := time.After(limit)
+	for {
+		got := state()
+		if got == want {
+			return
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("waited %v for %s to become %q, it is %q", limit, what, want, got)
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+func wantError(t testing.TB, err error, said ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatalf("no error, want one that says %q", said)
+	}
+	for _, s := range said {
+		if !strings.Contains(err.Error(), s) {
+			t.Errorf("the error does not say %q: %v", s, err)
+		}
+	}
+}
+
+func TestRunRefusesFlags(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "none.yaml")
+	for _, tc := range []struct {
+		name string
+		args []string
+		said []string
+	}{
+		{"without a node name", nil, []string{"--node-name is empty", "set it to the name of this machine's Node object"}},
+		{"with a relative folder", []string{"--node-name=a", "--state-dir=state"}, []string{`--state-dir is "state"`, "absolute path"}},
+		{"with a relative socket", []string{"--node-name=a", "--nri-socket=nri.sock"}, []string{`--nri-socket is "nri.sock"`}},
+		{"with an empty folder", []string{"--node-name=a", "--cdi-dir="}, []string{`--cdi-dir is ""`}},
+		{"with several mistakes, the first by name", []string{"--node-name=a", "--state-dir=b", "--cdi-dir=c", "--root=d"}, []string{`--cdi-dir is "c"`}},
+		{"that do not exist", []string{"--node=a"}, []string{"unknown flag: --node"}},
+		{"and arguments", []string{"--node-name=a", "now"}, []string{`"now"`}},
+		{"with a configuration that is not there", []string{"--node-name=a", "--config=" + missing}, []string{"configuration file", missing}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			cmd := newRootCommand()
+			cmd.SetArgs(append([]string{"run"}, tc.args...))
+			cmd.SetOut(io.Discard)
+			cmd.SetErr(io.Discard)
+			wantError(t, cmd.ExecuteContext(t.Context()), tc.said...)
+		})
+	}
+}
+
+func TestLoadConfig(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	write := func(text string) {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if config, err := loadConfig(""); err != nil || config.ReservedCPUs != "" {
+		t.Errorf("without a file: %v, %v", config, err)
+	}
+	write("apiVersion: topolet.dev/v1alpha1\nkind: Configuration\nreservedCPUs: 0-1\n")
+	if config, err := loadConfig(path); err != nil || config.ReservedCPUs != "0-1" {
+		t.Errorf("got %v, %v", config, err)
+	}
+	write("apiVersion: topolet.dev/v1alpha1\nkind: Configuration\nreserved: 0-1\n")
+	_, err := loadConfig(path)
+	wantError(t, err, "configuration file "+path, `"reserved"`, "its fields are")
+}
+
+func TestReservedCPUs(t *testing.T) {
+	m := topologytest.New(topologytest.Spec{CoresPerL3: 4, Threads: 2})
+	config, err := loadConfig("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for list, want := range map[string]string{"": "0,4", "1-2": "1-2"} {
+		config.ReservedCPUs = list
+		got, err := reservedCPUs(m, config)
+		if err != nil || got.String() != want {
+			t.Errorf("reservedCPUs %q gives %s, %v, want %s", list, got, err, want)
+		}
+	}
+}
+
+func TestACheckpointThatCannotBeUsedIsKept(t *testing.T) {
+	for name, content := range map[string]string{
+		"not JSON":            "{",
+		"of a future version": `{"version": 99, "grants": [], "more": true}`,
+		"without a version":   `{"grants": []}`,
+		"that contradicts itself": `{"version": 1, "grants": [
+			{"uid": "a", "namespace": "n", "name": "a", "pods": [], "parts": [{"request": "r", "domain": "numa-0", "count": 1, "cpus": "1"}]},
+			{"uid": "b", "namespace": "n", "name": "b", "pods": [], "parts": [{"request": "r", "domain": "numa-0", "count": 1, "cpus": "1"}]}]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, checkpointName)
+			if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			client := fake.NewClientset()
+			notes := newNotifier(t.Context(), client, "worker")
+			defer notes.shutdown()
+			grants, err := loadGrants(t.Context(), allocator.FileStore{Path: path}, notes)
+			if err != nil || len(grants) > 0 {
+				t.Fatalf("loaded %v, %v", grants, err)
+			}
+			files, err := filepath.Glob(dir + "/*")
+			if err != nil || len(files) != 1 || files[0] == path {
+				t.Fatalf("the folder holds %v, %v", files, err)
+			}
+			kept, err := os.ReadFile(files[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(content, string(kept)); diff != "" {
+				t.Errorf("the kept file (-before +after):\n%s", diff)
+			}
+			waitFor(t, "the Event", func() string {
+				return strings.Join(slices.Collect(maps.Keys(events(t, client))), " ")
+			}, "Node worker worker Warning CheckpointUnusable")
+			for _, message := range events(t, client) {
+				wantError(t, errors.New(message), files[0], "others of them cannot start until their pods are created anew")
+			}
+		})
+	}
+}
+
+// events are the messages of the Events, by whom and what they are about.
+func events(t *testing.T, client *fake.Clientset) map[string]string {
+	t.Helper()
+	list, err := client.CoreV1().Events("").List(context.Background(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]string{}
+	for _, e := range list.Items {
+		about := e.InvolvedObject
+		found[strings.Join([]string{about.Kind, about.Name, string(about.UID), e.Type, e.Reason}, " ")] = e.Message
+	}
+	return found
+}
+
+func TestACheckpointThatCanBeUsedStays(t *testing.T) {
+	store := allocator.FileStore{Path: filepath.Join(t.TempDir(), checkpointName)}
+	ctx := t.Context()
+	for _, grants := range [][]allocator.Grant{nil, {{
+		Claim: allocator.Claim{UID: "a"},
+		Parts: []allocator.Part{{Request: allocator.Request{Name: "r", Domain: "numa-0", Count: 1}, CPUs: topology.NewCPUSet(1)}},
+	}}} {
+		got, err := loadGrants(ctx, store, nil)
+		if grants != nil {
+			if err := store.Save(grants); err != nil {
+				t.Fatal(err)
+			}
+			got, err = loadGrants(ctx, store, nil)
+		}
+		if err != nil || len(got) != len(grants) {
+			t.Errorf("loaded %v, %v", got, err)
+		}
+	}
+}
+
+// A disk that cannot be read is no reason to forget what was granted.
+func TestACheckpointThatCannotBeReadStopsTheStart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), checkpointName)
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, err := loadGrants(t.Context(), allocator.FileStore{Path: path}, nil)
+	wantError(t, err, "read checkpoint")
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("it was moved: %v", err)
+	}
+}
+
+func TestASecondInstanceWaitsForTheFirst(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "made", "on", "demand")
+	unlock, err := lockStateDir(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	impatient, cancel := context.WithTimeout(t.Context(), 2*lockPoll)
+	defer cancel()
+	_, err = lockStateDir(impatient, dir)
+	wantError(t, err, "waiting for another topolet to release "+dir)
+
+	var waiting sync.WaitGroup
+	waiting.Go(func() {
+		unlock, err := lockStateDir(t.Context(), dir)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		unlock()
+	})
+	unlock()
+	waiting.Wait()
+}
+
+func TestHTTP(t *testing.T) {
+	var mu sync.Mutex
+	notReady := errors.New("not connected to the container runtime")
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: "topolet_test", Help: "A test."}))
+	ctx, cancel := context.WithCancel(t.Context())
+	address, stopped, err := serveHTTP(ctx, "127.0.0.1:0", registry, func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		return notReady
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		path string
+		code int
+		body string
+	}{
+		{"/healthz", http.StatusOK, "ok"},
+		{"/readyz", http.StatusServiceUnavailable, "not connected to the container runtime"},
+		{"/metrics", http.StatusOK, "topolet_test 0"},
+		{"/", http.StatusNotFound, ""},
+	} {
+		wantAnswer(t, "http://"+address+tc.path, tc.code, tc.body)
+	}
+	mu.Lock()
+	notReady = nil
+	mu.Unlock()
+	wantAnswer(t, "http://"+address+"/readyz", http.StatusOK, "ok")
+
+	_, _, err = serveHTTP(ctx, address, registry, nil)
+	wantError(t, err, "flag --http-address", address)
+
+	cancel()
+	select {
+	case <-stopped:
+	case <-time.After(10 * time.Second):
+		t.Fatal("waited 10s for the server to end")
+	}
+}
+
+func TestWithoutAnAddressThereIsNoServer(t *testing.T) {
+	_, stopped, err := serveHTTP(t.Context(), "", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-stopped
+}
+
+func wantAnswer(t *testing.T, url string, code int, body string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	data, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answer.StatusCode != code || !strings.Contains(string(data), body) {
+		t.Errorf("%s answers %d %q, want %d %q", url, answer.StatusCode, data, code, body)
+	}
+}

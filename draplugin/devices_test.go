@@ -1,0 +1,221 @@
+package draplugin
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/topolet/topolet/allocator"
+	"github.com/topolet/topolet/topology/topologytest"
+)
+
+// picture is a device in a line that people can compare.
+func picture(d resourceapi.Device) string {
+	var words []string
+	for name, a := range d.Attributes {
+		value := ""
+		switch {
+		case a.StringValue != nil:
+			value = *a.StringValue
+		case a.IntValue != nil:
+			value = fmt.Sprint(*a.IntValue)
+		case a.BoolValue != nil:
+			value = fmt.Sprint(*a.BoolValue)
+		}
+		words = append(words, strings.TrimPrefix(string(name), "topolet.dev/")+"="+value)
+	}
+	for name, c := range d.Capacity {
+		text := fmt.Sprintf("%s:%v default %v", strings.TrimPrefix(string(name), "topolet.dev/"), c.Value.String(), c.RequestPolicy.Default)
+		if r := c.RequestPolicy.ValidRange; r != nil {
+			text += fmt.Sprintf(" from %v by %v", r.Min, r.Step)
+		}
+		if v := c.RequestPolicy.ValidValues; v != nil {
+			text += fmt.Sprintf(" only %v", v[0].String())
+		}
+		words = append(words, text)
+	}
+	slices.Sort(words)
+	return d.Name + " " + strings.Join(words, ", ")
+}
+
+func TestDevices(t *testing.T) {
+	for _, tc := range []struct {
+		machine string
+		want    []string
+	}{
+		{"two threads per core", []string{
+			"numa-0 coreType=standard, cpus:14 default 2 from 2 by 2, isolated=false, level=numa, resource.kubernetes.io/numaNode=0, socket=0, tenants:7 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-1 coreType=standard, cpus:16 default 2 from 2 by 2, isolated=false, level=numa, resource.kubernetes.io/numaNode=1, socket=0, tenants:8 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-2 coreType=standard, cpus:16 default 2 from 2 by 2, isolated=false, level=numa, resource.kubernetes.io/numaNode=2, socket=1, tenants:8 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-3 coreType=standard, cpus:16 default 2 from 2 by 2, isolated=false, level=numa, resource.kubernetes.io/numaNode=3, socket=1, tenants:8 default 1 from 1 by 1, threadsPerCore=2",
+		}},
+		{"four threads per core", []string{
+			"numa-0 coreType=standard, cpus:16 default 4 from 4 by 4, isolated=false, level=numa, resource.kubernetes.io/numaNode=0, socket=0, tenants:4 default 1 from 1 by 1, threadsPerCore=4",
+			"numa-1 coreType=standard, cpus:20 default 4 from 4 by 4, isolated=false, level=numa, resource.kubernetes.io/numaNode=1, socket=1, tenants:5 default 1 from 1 by 1, threadsPerCore=4",
+		}},
+		{"two types of cores", []string{
+			"numa-0 coreType=performance, cpus:6 default 2 from 2 by 2, isolated=false, level=numa, resource.kubernetes.io/numaNode=0, socket=0, tenants:3 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-0-efficiency coreType=efficiency, cpus:8 default 1 from 1 by 1, isolated=false, level=numa, resource.kubernetes.io/numaNode=0, socket=0, tenants:8 default 1 from 1 by 1, threadsPerCore=1",
+		}},
+		// The smallest devices leave no room for a range.
+		{"one core to give", []string{
+			"numa-0 coreType=standard, cpus:2 default 2 only 2, isolated=false, level=numa, resource.kubernetes.io/numaNode=0, socket=0, tenants:1 default 1 only 1, threadsPerCore=2",
+		}},
+		{"one CPU to give", []string{
+			"numa-0 coreType=standard, cpus:1 default 1 only 1, isolated=false, level=numa, resource.kubernetes.io/numaNode=0, socket=0, tenants:1 default 1 only 1, threadsPerCore=1",
+		}},
+		{"two cores to give", []string{
+			"numa-0 coreType=standard, cpus:4 default 2 from 2 by 2, isolated=false, level=numa, resource.kubernetes.io/numaNode=0, socket=0, tenants:2 default 1 from 1 by 1, threadsPerCore=2",
+		}},
+		{"node numbers with holes", []string{
+			"numa-0 coreType=standard, cpus:2 default 1 from 1 by 1, isolated=false, level=numa, resource.kubernetes.io/numaNode=0, socket=0, tenants:2 default 1 from 1 by 1, threadsPerCore=1",
+			"numa-8 coreType=standard, cpus:3 default 1 from 1 by 1, isolated=false, level=numa, resource.kubernetes.io/numaNode=8, socket=0, tenants:3 default 1 from 1 by 1, threadsPerCore=1",
+			"numa-250 coreType=standard, cpus:3 default 1 from 1 by 1, isolated=false, level=numa, resource.kubernetes.io/numaNode=250, socket=1, tenants:3 default 1 from 1 by 1, threadsPerCore=1",
+			"numa-252 coreType=standard, cpus:3 default 1 from 1 by 1, isolated=false, level=numa, resource.kubernetes.io/numaNode=252, socket=1, tenants:3 default 1 from 1 by 1, threadsPerCore=1",
+		}},
+		// A node that does not exist must not be published.
+		{"no NUMA", []string{
+			"numa-0 coreType=standard, cpus:10 default 2 from 2 by 2, isolated=false, level=numa, socket=0, tenants:5 default 1 from 1 by 1, threadsPerCore=2",
+		}},
+		{"nodes of memory only", []string{
+			"numa-0 coreType=standard, cpus:6 default 2 from 2 by 2, isolated=false, level=numa, resource.kubernetes.io/numaNode=0, socket=0, tenants:3 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-1 coreType=standard, cpus:8 default 2 from 2 by 2, isolated=false, level=numa, resource.kubernetes.io/numaNode=1, socket=1, tenants:4 default 1 from 1 by 1, threadsPerCore=2",
+		}},
+		{"isolated CPUs", []string{
+			"numa-0 coreType=standard, cpus:4 default 2 from 2 by 2, isolated=false, level=numa, resource.kubernetes.io/numaNode=0, socket=0, tenants:2 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-1 coreType=standard, cpus:8 default 2 from 2 by 2, isolated=false, level=numa, resource.kubernetes.io/numaNode=1, socket=1, tenants:4 default 1 from 1 by 1, threadsPerCore=2",
+		}},
+	} {
+		t.Run(tc.machine, func(t *testing.T) {
+			spec, known := machines[tc.machine]
+			if !known {
+				t.Fatal("no such machine")
+			}
+			var got []string
+			for _, d := range newRig(t, spec).resources().Pools[nodeName].Slices[0].Devices {
+				got = append(got, picture(d))
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("devices (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// The rules of the API server, which refuses a slice that breaks one. Publishing
+// to a real API server is part of the end-to-end tests.
+func TestThePublishedSlicesKeepTheRulesOfTheAPI(t *testing.T) {
+	for name, spec := range machines {
+		t.Run(name, func(t *testing.T) {
+			published := newRig(t, spec).resources().Pools[nodeName].Slices
+			if len(published) == 0 {
+				t.Fatal("nothing is published")
+			}
+			seen := map[string]bool{}
+			for _, slice := range published {
+				if n := len(slice.Devices); n > resourceapi.ResourceSliceMaxDevices {
+					t.Errorf("a slice has %d devices", n)
+				}
+				for _, d := range slice.Devices {
+					if seen[d.Name] {
+						t.Errorf("%s is published twice", d.Name)
+					}
+					seen[d.Name] = true
+					for _, problem := range breaches(d) {
+						t.Errorf("%s: %s", d.Name, problem)
+					}
+				}
+			}
+			if want := len(allocator.Domains(topologytest.New(spec), newRig(t, spec).reserved)); len(seen) != want {
+				t.Errorf("%d devices are published, want %d", len(seen), want)
+			}
+		})
+	}
+}
+
+// breaches lists what the API server would refuse about the device.
+func breaches(d resourceapi.Device) []string {
+	found := validation.IsDNS1123Label(d.Name)
+	if n := len(d.Attributes) + len(d.Capacity); n > resourceapi.ResourceSliceMaxAttributesAndCapacitiesPerDevice {
+		found = append(found, fmt.Sprintf("%d attributes and capacities", n))
+	}
+	for name, a := range d.Attributes {
+		found = append(found, nameBreaches(name)...)
+		if a.StringValue != nil && len(*a.StringValue) > resourceapi.DeviceAttributeMaxValueLength {
+			found = append(found, fmt.Sprintf("%s is too long", name))
+		}
+		if a.IntValue != nil && *a.IntValue < 0 {
+			found = append(found, fmt.Sprintf("%s is negative", name)) // of these, only a missing NUMA node could be
+		}
+	}
+	for name, c := range d.Capacity {
+		found = append(found, nameBreaches(name)...)
+		for _, problem := range policyBreaches(c) {
+			found = append(found, fmt.Sprintf("%s: %s", name, problem))
+		}
+	}
+	return found
+}
+
+func nameBreaches(name resourceapi.QualifiedName) []string {
+	domain, id, qualified := strings.Cut(string(name), "/")
+	if !qualified {
+		return []string{fmt.Sprintf("%s is not qualified", name)}
+	}
+	found := append(validation.IsDNS1123Subdomain(domain), validation.IsCIdentifier(id)...)
+	if len(domain) > resourceapi.DeviceMaxDomainLength || len(id) > resourceapi.DeviceMaxIDLength {
+		found = append(found, fmt.Sprintf("%s is too long", name))
+	}
+	return found
+}
+
+func policyBreaches(c resourceapi.DeviceCapacity) []string {
+	policy := c.RequestPolicy
+	if policy == nil || policy.Default == nil {
+		return []string{"without a default a claim that does not say how much takes everything"}
+	}
+	var found []string
+	multiple := func(what string, q resource.Quantity, min, step int64) {
+		if (q.Value()-min)%step != 0 {
+			found = append(found, fmt.Sprintf("%s %v is no multiple of %d from %d", what, q.String(), step, min))
+		}
+	}
+	switch {
+	case policy.ValidRange != nil && policy.ValidValues != nil:
+		found = append(found, "both a range and values")
+	case policy.ValidRange != nil:
+		r := policy.ValidRange
+		if r.Min == nil || r.Step == nil {
+			return append(found, "the range lacks a minimum or a step")
+		}
+		if r.Min.Value()+r.Step.Value() > c.Value.Value() {
+			found = append(found, fmt.Sprintf("one step above the minimum is above the value %v", c.Value.String()))
+		}
+		if policy.Default.Cmp(*r.Min) < 0 || policy.Default.Cmp(c.Value) > 0 {
+			found = append(found, "the default is out of range")
+		}
+		multiple("default", *policy.Default, r.Min.Value(), r.Step.Value())
+		multiple("value", c.Value, r.Min.Value(), r.Step.Value())
+	case policy.ValidValues != nil:
+		if !slices.ContainsFunc(policy.ValidValues, func(q resource.Quantity) bool { return q.Cmp(*policy.Default) == 0 }) {
+			found = append(found, "the default is none of the values")
+		}
+		if slices.ContainsFunc(policy.ValidValues, func(q resource.Quantity) bool { return q.Cmp(c.Value) > 0 }) {
+			found = append(found, "a value is above the capacity")
+		}
+	}
+	return found
+}
+
+func TestAMachineWithNothingToGivePublishesAnEmptyPool(t *testing.T) {
+	published := newRig(t, topologytest.Spec{}).resources().Pools[nodeName].Slices
+	if len(published) != 1 || len(published[0].Devices) != 0 {
+		t.Errorf("published %v, want one empty slice", published)
+	}
+}

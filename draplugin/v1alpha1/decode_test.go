@@ -1,0 +1,114 @@
+package v1alpha1
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const head = `"apiVersion":"topolet.dev/v1alpha1","kind":"CPUConfig"`
+
+func TestDecodeCPUConfig(t *testing.T) {
+	for _, tc := range []struct {
+		name, raw string
+		want      SharedPool
+		said      []string
+	}{
+		{name: "by default the shared pool is excluded", raw: `{` + head + `}`, want: Exclude},
+		{name: "excluded in words", raw: `{` + head + `,"sharedPool":"Exclude"}`, want: Exclude},
+		{name: "included", raw: `{` + head + `,"sharedPool":"Include"}`, want: Include},
+		{name: "empty is the default", raw: `{` + head + `,"sharedPool":""}`, want: Exclude},
+		{name: "a field that does not exist", raw: `{` + head + `,"poolShared":"Include"}`, said: []string{`"poolShared"`, "its fields are apiVersion, kind, sharedPool"}},
+		{name: "a field in other letters", raw: `{` + head + `,"SharedPool":"Include"}`, said: []string{`"SharedPool"`, "its fields are"}},
+		{name: "a field twice", raw: `{` + head + `,"sharedPool":"Include","sharedPool":"Exclude"}`, said: []string{`duplicate field "sharedPool"`}},
+		{name: "two mistakes", raw: `{` + head + `,"a":1,"b":2}`, said: []string{`unknown field "a", unknown field "b"; its fields are`}},
+		{name: "a kind in other letters", raw: `{"apiVersion":"topolet.dev/v1alpha1","Kind":"CPUConfig"}`, said: []string{`"Kind"`}},
+		{name: "a value of another type", raw: `{` + head + `,"sharedPool":true}`, said: []string{"sharedPool", "bool", "all strings"}},
+		{name: "a value that does not exist", raw: `{` + head + `,"sharedPool":"Both"}`, said: []string{"CPUConfig field sharedPool", `"Both"`, "use Exclude (the default) or Include"}},
+		{name: "no version", raw: `{"kind":"CPUConfig"}`, said: []string{"CPUConfig field apiVersion", `""`, "use topolet.dev/v1alpha1"}},
+		{name: "another version", raw: `{"apiVersion":"topolet.dev/v1","kind":"CPUConfig"}`, said: []string{`"topolet.dev/v1"`, "use topolet.dev/v1alpha1"}},
+		{name: "no kind", raw: `{"apiVersion":"topolet.dev/v1alpha1"}`, said: []string{"CPUConfig field kind", "use CPUConfig"}},
+		{name: "another kind", raw: `{"apiVersion":"topolet.dev/v1alpha1","kind":"Configuration"}`, said: []string{`"Configuration"`, "use CPUConfig"}},
+		{name: "null", raw: `null`, said: []string{"CPUConfig field apiVersion"}},
+		{name: "nothing", raw: ``, said: []string{"CPUConfig cannot be read"}},
+		{name: "a list", raw: `[]`, said: []string{"CPUConfig cannot be read"}},
+		{name: "two objects", raw: `{` + head + `}{}`, said: []string{"CPUConfig cannot be read"}},
+		{name: "YAML", raw: "kind: CPUConfig", said: []string{"CPUConfig cannot be read"}},
+		{name: "far too long", raw: `{` + head + `}` + strings.Repeat(" ", maxBytes), said: []string{"more than"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, err := DecodeCPUConfig([]byte(tc.raw))
+			wantError(t, err, tc.said)
+			if diff := cmp.Diff(tc.want, got.SharedPool); diff != "" {
+				t.Errorf("sharedPool (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestDecodeConfiguration(t *testing.T) {
+	const head = "apiVersion: topolet.dev/v1alpha1\nkind: Configuration\n"
+	for _, tc := range []struct {
+		name, raw, want string
+		said            []string
+	}{
+		{name: "without fields", raw: head},
+		{name: "a list of CPUs", raw: head + "reservedCPUs: 0-1,64-65\n", want: "0-1,64-65"},
+		{name: "JSON", raw: `{"apiVersion":"topolet.dev/v1alpha1","kind":"Configuration","reservedCPUs":"0"}`, want: "0"},
+		{name: "a number without quotes", raw: head + "reservedCPUs: 0\n", said: []string{"reservedCPUs", "number", "all strings"}},
+		{name: "no list of CPUs", raw: head + "reservedCPUs: first\n", said: []string{"Configuration field reservedCPUs", `"first"`, "such as"}},
+		{name: "a range that runs backwards", raw: head + "reservedCPUs: 3-1\n", said: []string{`"3-1"`}},
+		{name: "a field that does not exist", raw: head + "reservedCpus: \"0\"\n", said: []string{`"reservedCpus"`, "its fields are apiVersion, kind, reservedCPUs"}},
+		{name: "a field twice", raw: head + "reservedCPUs: \"0\"\nreservedCPUs: \"1\"\n", said: []string{"Configuration is not YAML", "reservedCPUs"}},
+		{name: "no YAML", raw: "\t", said: []string{"Configuration is not YAML"}},
+		{name: "an empty file", raw: "", said: []string{"Configuration field apiVersion", "use topolet.dev/v1alpha1"}},
+		{name: "another kind", raw: strings.Replace(head, "Configuration", "CPUConfig", 1), said: []string{"Configuration field kind", `"CPUConfig"`}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, err := DecodeConfiguration([]byte(tc.raw))
+			wantError(t, err, tc.said)
+			if diff := cmp.Diff(tc.want, got.ReservedCPUs); diff != "" {
+				t.Errorf("reservedCPUs (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func wantError(t *testing.T, err error, said []string) {
+	t.Helper()
+	if (err != nil) != (said != nil) {
+		t.Fatalf("error %v", err)
+	}
+	for _, s := range said {
+		if !strings.Contains(err.Error(), s) {
+			t.Errorf("the error does not say %q: %v", s, err)
+		}
+	}
+	if err != nil && strings.Contains(err.Error(), "\n") {
+		t.Errorf("the error is more than one line: %q", err)
+	}
+}
+
+// Whatever is decoded without an error can be used without another look.
+func FuzzDecodeCPUConfig(f *testing.F) {
+	for _, seed := range []string{`{` + head + `}`, `{` + head + `,"sharedPool":"Include"}`, `{` + head + `,"sharedPool":null}`, `{}`, `null`, `[`, "\x00", `{"kind":1}`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		got, err := DecodeCPUConfig(raw)
+		switch {
+		case err != nil && got != (CPUConfig{}):
+			t.Errorf("%v comes with an error", got)
+		case err == nil && (got.APIVersion != APIVersion || got.Kind != "CPUConfig"):
+			t.Errorf("%v was taken for a CPUConfig", got)
+		case err == nil && got.SharedPool != Exclude && got.SharedPool != Include:
+			t.Errorf("sharedPool is %q", got.SharedPool)
+		}
+		var field *FieldError
+		if errors.As(err, &field) && (field.Field == "" || field.Remedy == "") {
+			t.Errorf("the error does not help: %v", err)
+		}
+	})
+}
