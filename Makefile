@@ -4,6 +4,11 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
+# The same flags everywhere: what one target compiles, the others use again. The
+# race detector alone needs others.
+export CGO_ENABLED = 0
+export GOFLAGS = -trimpath
+
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
@@ -11,7 +16,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 
 .PHONY: build
 build: ## Build the static topolet binary into bin/.
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/topolet ./cmd/topolet
+	go build -ldflags '$(LDFLAGS)' -o bin/topolet ./cmd/topolet
 
 ##@ Test
 
@@ -25,7 +30,7 @@ test: test-unit test-deploy ## Everything that can run here; as root also on a r
 
 .PHONY: test-unit
 test-unit: ## Unit and property tests with the race detector; needs no root.
-	go test -race ./...
+	CGO_ENABLED=1 go test -race ./...
 	go -C test/testbed test ./...
 
 .PHONY: test-e2e
@@ -101,7 +106,7 @@ TESTBED = bin/testbed
 
 .PHONY: $(TESTBED)
 $(TESTBED):
-	@CGO_ENABLED=0 go -C test/testbed build -trimpath -o $(CURDIR)/$(TESTBED) ./cmd/testbed
+	@go -C test/testbed build -o $(CURDIR)/$(TESTBED) ./cmd/testbed
 
 .PHONY: packages
 packages: $(TESTBED) ## Install the Debian packages that building the testbed needs.
@@ -119,10 +124,9 @@ cluster-up: packages ## Create the one-node cluster, or repair it (CLUSTER_FLAGS
 cluster-status: $(TESTBED) ## Tell what runs of the cluster.
 	@$(TESTBED) status
 
-# The flags are those of the build, whose compiled packages are used again.
 .PHONY: testbed-test
 testbed-test: testbed-build ## Test the testbed itself, on clusters of its own (needs root).
-	CGO_ENABLED=0 go -C test/testbed test -trimpath -tags e2e -timeout 20m ./...
+	go -C test/testbed test -tags e2e -timeout 20m ./...
 
 .PHONY: cluster-down
 cluster-down: $(TESTBED) ## Remove the cluster and everything it left on this machine.
@@ -135,7 +139,7 @@ cluster-down: $(TESTBED) ## Remove the cluster and everything it left on this ma
 .PHONY: demo
 demo: ## Watch a claim for a CPU become a pinned container on a real node here (DEMO_FLAGS=--keep leaves it up).
 	@[ "$$(id -u)" = 0 ] || { echo 'demo: not root, and only root can start a node: sudo env "PATH=$$PATH" make demo' >&2; exit 1; }
-	@CGO_ENABLED=0 go build -trimpath -o bin/demo ./test/demo
+	@go build -o bin/demo ./test/demo
 	@bin/demo $(DEMO_FLAGS)
 
 ##@ General

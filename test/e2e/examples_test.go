@@ -120,11 +120,11 @@ func exampleFiles(t *testing.T) []string {
 // examplePod returns the pod of an example file; each has one.
 func examplePod(t *testing.T, file string) *corev1.Pod {
 	t.Helper()
-	data, err := os.ReadFile(file) //nolint:gosec // of this repository
+	data, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, doc := range bytes.Split(data, []byte("\n---\n")) {
+	for doc := range bytes.SplitSeq(data, []byte("\n---\n")) {
 		var pod corev1.Pod
 		if err := yaml.Unmarshal(doc, &pod); err != nil {
 			t.Fatal(err)

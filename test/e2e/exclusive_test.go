@@ -94,7 +94,7 @@ func lines(t *testing.T, namespace, pod string) []harness.Line {
 func TestAClaimThatDoesNotFitStaysPending(t *testing.T) {
 	ns := namespace(t)
 	n := claimable(t)
-	_, failedBefore := prepareCalls(t)
+	failedBefore := failedPrepares(t)
 
 	claimFor(t, ns, "too-large", fmt.Sprint(n+1))
 	create(t, ns, podOf("too-large", "too-large"))
@@ -111,8 +111,8 @@ func TestAClaimThatDoesNotFitStaysPending(t *testing.T) {
 	if !k.Allowed.Equals(granted(t, ns, "one-more")) {
 		t.Errorf("granted %s, runs on %s", granted(t, ns, "one-more"), k.Allowed)
 	}
-	if _, failed := prepareCalls(t); failed != failedBefore {
-		t.Errorf("%d claims reached Prepare and failed there", failed-failedBefore)
+	if failed := failedPrepares(t) - failedBefore; failed != 0 {
+		t.Errorf("%d claims reached Prepare and failed there", failed)
 	}
 }
 

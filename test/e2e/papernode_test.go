@@ -46,8 +46,7 @@ type paperNode struct {
 // newPaperNode makes the node, starts topolet on it and waits for its devices.
 func newPaperNode(t *testing.T, machine topologytest.Spec) *paperNode {
 	t.Helper()
-	// Short, because sockets' paths have 108 bytes.
-	dir, err := os.MkdirTemp("", "paper")
+	dir, err := os.MkdirTemp("", "paper") //nolint:usetesting // sockets' paths have 108 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +61,7 @@ func newPaperNode(t *testing.T, machine topologytest.Spec) *paperNode {
 		}
 	}
 	n.write(t, "host/sys/fs/cgroup/cgroup.controllers", "cpuset")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-C", cluster.Source, "-o", n.path("topolet"), "./cmd/topolet").CombinedOutput(); err != nil { //nolint:gosec // of this repository
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-C", cluster.Source, "-o", n.path("topolet"), "./cmd/topolet").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	n.nri, err = adaptation.New("containerd", "v2.4.2", n.synchronize, n.refuseUpdates,
@@ -143,7 +142,7 @@ func (n *paperNode) startTopolet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(context.Background(), n.path("topolet"), "run", //nolint:gosec // built above
+	cmd := exec.CommandContext(context.Background(), n.path("topolet"), "run",
 		"--node-name="+n.name, "--kubeconfig="+cluster.Var("KUBECONFIG"), "--root="+n.path("host"),
 		"--state-dir="+n.path("state"), "--kubelet-plugins-dir="+n.path("plugins"), "--kubelet-registry-dir="+n.path("registry"),
 		"--cdi-dir="+n.path("cdi"), "--nri-socket="+n.path("nri.sock"), "--http-address=")

@@ -120,7 +120,7 @@ func freePort(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("find a free port: %w", err)
 	}
-	defer l.Close() //nolint:errcheck // it was never used
+	defer l.Close()                          //nolint:errcheck // it was never used
 	return l.Addr().(*net.TCPAddr).Port, nil //nolint:forcetypeassert // of a TCP listener
 }
 
@@ -132,9 +132,10 @@ func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
 // Testbed runs the testbed's command on this cluster and returns what it
 // printed on standard output.
 func (c *Cluster) Testbed(ctx context.Context, args ...string) (string, error) {
-	args = append([]string{"run", "./cmd/testbed", "--state", c.state}, args...)
-	cmd := exec.CommandContext(ctx, "go", args...) //nolint:gosec // the tests name the command
+	args = append([]string{"run", "-trimpath", "./cmd/testbed", "--state", c.state}, args...)
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = filepath.Join(c.Source, "test/testbed")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as the testbed builds everything else
 	return c.output(cmd)
 }
 
@@ -146,7 +147,7 @@ func (c *Cluster) Var(name string) string { return c.vars[name] }
 func (c *Cluster) StateDir() string { return filepath.Join(c.Var("TESTBED_STATE"), "topolet") }
 
 func (c *Cluster) run(ctx context.Context, name string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // the tests name the command
+	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = c.Source
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Var("KUBECONFIG"))
 	return c.output(cmd)

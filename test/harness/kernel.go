@@ -113,10 +113,10 @@ func readKernel(dir string) (Kernel, error) {
 	if k.Cgroup, err = topology.ParseCPUSet(string(data)); err != nil {
 		return k, err
 	}
-	if data, err = os.ReadFile(filepath.Join(dir, "cgroup.procs")); err != nil { //nolint:gosec // below the cgroup mount
+	if data, err = os.ReadFile(filepath.Join(dir, "cgroup.procs")); err != nil {
 		return k, fmt.Errorf("processes: %w", err)
 	}
-	for _, field := range strings.Fields(string(data)) {
+	for field := range strings.FieldsSeq(string(data)) {
 		pid, err := strconv.Atoi(field)
 		if err != nil {
 			return k, fmt.Errorf("processes of %s: %w", dir, err)
