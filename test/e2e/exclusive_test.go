@@ -62,8 +62,11 @@ func TestAClaimedCPUIsTheContainersAlone(t *testing.T) {
 func changeTo(t *testing.T, namespace, pod string, cpus topology.CPUSet) time.Time {
 	t.Helper()
 	var at time.Time
-	if err := harness.Wait(t.Context(), 10*time.Second, fmt.Sprintf("pod %s to run on %s", pod, cpus), func(context.Context) error {
-		all := lines(t, namespace, pod)
+	if err := harness.Wait(t.Context(), 10*time.Second, fmt.Sprintf("pod %s to run on %s", pod, cpus), func(ctx context.Context) error {
+		all, err := cluster.Lines(ctx, namespace, pod, "main")
+		if err != nil || len(all) == 0 {
+			return fmt.Errorf("no log: %w", err)
+		}
 		last := all[len(all)-1]
 		if last.CPUsAllowed != cpus.String() {
 			return fmt.Errorf("it runs on %s", last.CPUsAllowed)
