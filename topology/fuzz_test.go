@@ -64,7 +64,7 @@ func discoverDamaged(t *testing.T, spec uint8, changes []byte) {
 		return
 	}
 	checkInvariants(t, m)
-	if err := render.Tree(io.Discard, m); err != nil {
+	if err := render.Tree(io.Discard, m, nil); err != nil {
 		t.Error(err)
 	}
 	if err := render.JSON(io.Discard, m); err != nil {

@@ -15,7 +15,7 @@ import (
 
 // outputs are the forms in which a machine can be shown.
 var outputs = map[string]func(io.Writer, *topology.Machine) error{
-	"tree": render.Tree,
+	"tree": func(w io.Writer, m *topology.Machine) error { return render.Tree(w, m, pciNames) },
 	"json": render.JSON,
 }
 
@@ -23,9 +23,10 @@ func newTopologyCommand() *cobra.Command {
 	var root, output string
 	cmd := &cobra.Command{
 		Use:   "topology",
-		Short: "Show the machine: sockets, caches, cores, NUMA nodes",
-		Long: `Show the machine as topolet sees it: sockets, dies, caches, cores and CPUs, and
-the NUMA nodes with their memory.
+		Short: "Show the machine: sockets, caches, cores, NUMA nodes, PCI devices",
+		Long: `Show the machine as topolet sees it: sockets, dies, caches, cores and CPUs,
+the NUMA nodes with their memory, and the PCI devices at the CPUs that they are
+near to.
 
 With --root the answer is about another machine, or an earlier time: a directory
 that holds a copy of that machine's /sys.`,

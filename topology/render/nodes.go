@@ -28,7 +28,7 @@ func writeNodes(out *strings.Builder, m *topology.Machine) {
 			memory = size(*n.MemoryBytes)
 		}
 		table = append(table, []string{
-			strconv.Itoa(n.ID), memory, hugepages(n), distances(n, digits), orDash(n.CPUs.String()),
+			strconv.Itoa(n.ID), memory, hugepages(n), distances(n, digits), nodeCPUs(n),
 		})
 	}
 	out.WriteByte('\n')
@@ -51,6 +51,17 @@ func distances(n topology.NUMANode, digits int) string {
 		parts = append(parts, fmt.Sprintf("%*d", digits, d))
 	}
 	return orDash(strings.Join(parts, " "))
+}
+
+// nodeCPUs names the node's CPUs, or the nodes that lend it theirs.
+func nodeCPUs(n topology.NUMANode) string {
+	if n.CPUs.IsEmpty() && len(n.NearestCPUNodes) > 0 {
+		if len(n.NearestCPUNodes) == 1 {
+			return fmt.Sprintf("none, nearest: node %d", n.NearestCPUNodes[0])
+		}
+		return "none, nearest: nodes " + ranges(n.NearestCPUNodes)
+	}
+	return orDash(n.CPUs.String())
 }
 
 func orDash(text string) string {

@@ -35,6 +35,50 @@ var goldens = map[string]topologytest.Spec{
 		Sockets: 2, CoresPerL3: 2, Threads: 8, AdjacentThreads: true,
 		NUMAIDs: []int{0, 8}, MemoryOnly: []int{250, 252}, NUMAMemory: 130<<30 + 300<<20,
 	},
+	"pci-devices": {
+		Sockets: 2, NUMAPerSocket: 2, L3PerNUMA: 2, CoresPerL3: 4, Threads: 2, MemoryOnly: []int{4},
+		PCI: []topologytest.PCIRoot{
+			{NUMANode: 0, Functions: []topologytest.PCIFunction{
+				topologytest.HostBridge(), topologytest.Port(topologytest.NVMe()), topologytest.Port(topologytest.NVMe()),
+				topologytest.Port(topologytest.NIC(0, 0), nextTo(topologytest.NIC(0, 0))), topologytest.Port(),
+				{Class: 0x060100, Vendor: 0x8086, Device: 0x2918}, nextTo(usb), usb, usb,
+			}},
+			{NUMANode: 1, Bus: 0x40, Functions: []topologytest.PCIFunction{topologytest.Port(topologytest.Switch(
+				topologytest.GPU(), topologytest.GPU(), topologytest.NIC(64, 8), topologytest.Switch(topologytest.NVMe(), topologytest.NVMe()),
+			))}},
+			{NUMANode: 2, Bus: 0x80, Functions: []topologytest.PCIFunction{
+				topologytest.Port(topologytest.GPU(), topologytest.NVMe()),
+			}},
+			{NUMANode: 4, Bus: 0xa0, Functions: []topologytest.PCIFunction{topologytest.Port(topologytest.GPU())}},
+			{NUMANode: 3, NodeOnBusOnly: true, Bus: 0xc0, Functions: []topologytest.PCIFunction{usb, usb}},
+			{NoNUMANode: true, Domain: 0x10000, Functions: []topologytest.PCIFunction{topologytest.Port(topologytest.NVMe())}},
+		},
+	},
+	"pci-devices-without-numa-nodes": {
+		NoNUMA: true, CoresPerL3: 4, PCI: []topologytest.PCIRoot{
+			{NoNUMANode: true, Functions: []topologytest.PCIFunction{topologytest.NIC(0, 0), usb}},
+		},
+	},
+}
+
+// usb is of the chipset: counted, but not worth a line.
+var usb = topologytest.PCIFunction{Class: 0x0c0330, Vendor: 0x8086, Device: 0xa2af}
+
+// nextTo is one more function of the device before it.
+func nextTo(f topologytest.PCIFunction) topologytest.PCIFunction {
+	f.SameDevice = true
+	return f
+}
+
+// names knows some of the devices, and one vendor without the device.
+func names(vendor, device int) (vendorName, deviceName string) {
+	switch {
+	case vendor == 0x8086 && device == 0x10c9:
+		return "Intel Corporation", "82576 Gigabit Network Connection"
+	case vendor == 0x10de:
+		return "NVIDIA Corporation", ""
+	}
+	return "", ""
 }
 
 func TestTree(t *testing.T) {
@@ -65,7 +109,7 @@ func TestTree(t *testing.T) {
 func compareGolden(t *testing.T, name string, m *topology.Machine) {
 	t.Helper()
 	var got bytes.Buffer
-	if err := render.Tree(&got, m); err != nil {
+	if err := render.Tree(&got, m, names); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join("testdata", name+".txt")
@@ -118,7 +162,7 @@ func (fullDisk) Write([]byte) (int, error) { return 0, errFull }
 
 func TestFailureToWriteIsAnError(t *testing.T) {
 	m := topologytest.New(topologytest.Spec{})
-	if err := render.Tree(fullDisk{}, m); !errors.Is(err, errFull) {
+	if err := render.Tree(fullDisk{}, m, nil); !errors.Is(err, errFull) {
 		t.Errorf("Tree: got %v", err)
 	}
 	if err := render.JSON(fullDisk{}, m); !errors.Is(err, errFull) {

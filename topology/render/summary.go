@@ -27,6 +27,9 @@ func writeSummary(out *strings.Builder, m *topology.Machine) {
 	if memory, known := totalMemory(m); known {
 		parts = append(parts, size(memory)+" of memory")
 	}
+	if n := countDevices(m); n > 0 {
+		parts = append(parts, plural(n, "PCI device"))
+	}
 	out.WriteString(strings.Join(parts, ", ") + "\n")
 	for _, special := range []struct {
 		name string

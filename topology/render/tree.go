@@ -11,16 +11,20 @@ import (
 )
 
 // Tree writes the machine for a person at a terminal: a summary, the tree of
-// what contains what, and a table of the NUMA nodes.
+// what contains what, with the PCI devices at the CPUs they are near to, and a
+// table of the NUMA nodes. Without names, devices go by their numbers.
 //
 // As in hwloc, a level that brings nothing is not shown: things with the same
 // CPUs share a line, a cache or cluster of a single core is the core's own
-// affair, and neighbours that look alike are told in one line.
-func Tree(w io.Writer, m *topology.Machine) error {
+// affair, and neighbours that look alike are told in one line. So is a PCI bridge
+// with a single thing behind it not shown, and what belongs to the chipset is only
+// counted.
+func Tree(w io.Writer, m *topology.Machine, names PCINames) error {
 	var out strings.Builder
 	writeSummary(&out, m)
 	out.WriteByte('\n')
 	top, crossing := nest(m)
+	attachPCI(top, m, names)
 	writeBranch(&out, m, top)
 	writeCrossing(&out, crossing)
 	writeNodes(&out, m)
@@ -57,6 +61,8 @@ type branch struct {
 	things   []thing
 	cpus     topology.CPUSet
 	children []*branch
+	// devices are the PCI devices near to just these CPUs.
+	devices []line
 }
 
 // nest puts each thing into the smallest one that contains it. What crosses
@@ -180,7 +186,10 @@ func toLine(m *topology.Machine, b *branch) line {
 	}
 	kinds := coreKinds(m, rest)
 	if len(b.children) == 0 && len(kinds) == 1 {
-		return line{text: b.names() + ", " + kinds[0].String() + ": " + kinds[0].list(), first: b.cpus.First()}
+		return line{
+			text:  b.names() + ", " + kinds[0].String() + ": " + kinds[0].list(),
+			first: b.cpus.First(), children: b.devices,
+		}
 	}
 	l := line{text: b.names() + ": " + cpuWord(b.cpus), first: b.cpus.First()}
 	for i := 0; i < len(b.children); {
@@ -197,6 +206,7 @@ func toLine(m *topology.Machine, b *branch) line {
 		l.children = append(l.children, line{text: kind.String() + ": " + kind.list(), first: kind.cpus.First()})
 	}
 	slices.SortStableFunc(l.children, func(a, c line) int { return cmp.Compare(a.first, c.first) })
+	l.children = append(l.children, b.devices...)
 	return l
 }
 
@@ -241,14 +251,22 @@ func alike(m *topology.Machine, branches []*branch) int {
 // saying which. It is "" for all other branches.
 func look(m *topology.Machine, b *branch) string {
 	kinds := coreKinds(m, b.cpus)
-	if len(b.children) > 0 || len(kinds) > 1 || slices.ContainsFunc(b.things, func(t thing) bool { return t.own }) {
+	if len(b.children) > 0 || len(b.devices) > 0 || len(kinds) > 1 || slices.ContainsFunc(b.things, func(t thing) bool { return t.own }) {
 		return ""
 	}
 	return b.names() + ", each " + kinds[0].String()
 }
 
-// mostLists is how many CPU lists go on one line; of more, the middle is left out.
+// mostLists is how many CPU lists, or addresses, go on one line.
 const mostLists = 8
+
+// shortList leaves out the middle of what is too long for a line.
+func shortList(lists []string) []string {
+	if len(lists) <= mostLists {
+		return lists
+	}
+	return append(slices.Clone(lists[:mostLists-2]), "…", lists[len(lists)-1])
+}
 
 // together tells branches that look alike in one line.
 func together(m *topology.Machine, branches []*branch) line {
@@ -256,11 +274,8 @@ func together(m *topology.Machine, branches []*branch) line {
 	for i, b := range branches {
 		lists[i] = b.cpus.String()
 	}
-	if len(lists) > mostLists {
-		lists = append(lists[:mostLists-2], "…", lists[len(lists)-1])
-	}
 	return line{
-		text:  fmt.Sprintf("%d × %s: CPUs %s", len(branches), look(m, branches[0]), strings.Join(lists, "  ")),
+		text:  fmt.Sprintf("%d × %s: CPUs %s", len(branches), look(m, branches[0]), strings.Join(shortList(lists), "  ")),
 		first: branches[0].cpus.First(),
 	}
 }
