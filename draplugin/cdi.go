@@ -95,7 +95,7 @@ func specOf(g allocator.Grant) (*cdispec.Spec, error) {
 			},
 		})
 	}
-	version, err := cdi.MinimumRequiredVersion(spec)
+	version, err := cdispec.MinimumRequiredVersion(spec)
 	if err != nil {
 		return nil, fmt.Errorf("CDI spec of claim %s/%s: %w", g.Namespace, g.Name, err)
 	}

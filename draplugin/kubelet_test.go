@@ -72,8 +72,26 @@ func serve(t *testing.T, r *rig, client *fake.Clientset) (socketDir string) {
 		}
 		os.RemoveAll(dir) //nolint:errcheck // only sockets
 	})
-	waitFor(t, "the driver to serve", func() string { return fmt.Sprint(r.Ready()) }, "<nil>")
+	register(t, r)
 	return dir
+}
+
+// register does what the kubelet does when it finds a driver's socket.
+func register(t *testing.T, r *rig) {
+	t.Helper()
+	waitFor(t, "the driver to be ready but for the kubelet", func() string { return fmt.Sprint(r.Ready()) },
+		"the kubelet has not found the driver in "+r.opts.RegistryDir+" yet")
+	kubelet := registerapi.NewRegistrationClient(dial(t, filepath.Join(r.opts.RegistryDir, DriverName+"-reg.sock")))
+	for _, answer := range []*registerapi.RegistrationStatus{{Error: "no"}, {PluginRegistered: true}} {
+		_, err := kubelet.NotifyRegistrationStatus(t.Context(), answer)
+		want := "<nil>"
+		if !answer.PluginRegistered {
+			want = "the kubelet refused the driver: no"
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, "the driver's readiness", func() string { return fmt.Sprint(r.Ready()) }, want)
+	}
 }
 
 func dial(t *testing.T, socket string) *grpc.ClientConn {
@@ -260,7 +278,7 @@ func TestAFatalErrorEndsRun(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(context.Background()) }()
-	waitFor(t, "the driver to serve", func() string { return fmt.Sprint(r.Ready()) }, "<nil>")
+	register(t, r)
 	r.wantResolved(t, []kubeletplugin.Device{{CDIDeviceIDs: []string{deviceID(allocator.ClaimUID("good"), "cpus")}}})
 
 	r.HandleError(t.Context(), fmt.Errorf("%w: try again", kubeletplugin.ErrRecoverable), "publishing")

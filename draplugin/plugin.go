@@ -64,7 +64,7 @@ type Plugin struct {
 	// released is called, in no hook of the runtime's, when CPUs came back.
 	released func()
 
-	serving   atomic.Bool
+	helper    atomic.Pointer[kubeletplugin.Helper] // while the driver runs
 	fatal     chan error
 	saidDrops sync.Once
 }
@@ -118,8 +118,8 @@ func (p *Plugin) Run(ctx context.Context) error {
 	if err := helper.PublishResources(ctx, p.resources()); err != nil {
 		return fmt.Errorf("publish devices: %w", err)
 	}
-	p.serving.Store(true)
-	defer p.serving.Store(false)
+	p.helper.Store(helper)
+	defer p.helper.Store(nil)
 	klog.FromContext(ctx).Info("Serving claims", "driver", DriverName, "devices", len(p.domains))
 	select {
 	case <-ctx.Done():
@@ -129,10 +129,18 @@ func (p *Plugin) Run(ctx context.Context) error {
 	}
 }
 
-// Ready returns nil while the driver serves claims.
+// Ready returns nil while the kubelet knows the driver, and else why it does not.
 func (p *Plugin) Ready() error {
-	if !p.serving.Load() {
-		return errors.New("not registered with the kubelet yet")
+	helper := p.helper.Load()
+	if helper == nil {
+		return errors.New("the DRA driver does not run yet")
+	}
+	status := helper.RegistrationStatus()
+	switch {
+	case status == nil:
+		return fmt.Errorf("the kubelet has not found the driver in %s yet", p.opts.RegistryDir)
+	case !status.PluginRegistered:
+		return fmt.Errorf("the kubelet refused the driver: %s", status.Error)
 	}
 	return nil
 }
@@ -156,8 +164,7 @@ func (p *Plugin) resources() resourceslice.DriverResources {
 // background.
 func (p *Plugin) HandleError(ctx context.Context, err error, msg string) {
 	logger := klog.FromContext(ctx)
-	var dropped *resourceslice.DroppedFieldsError
-	if errors.As(err, &dropped) {
+	if dropped, ok := errors.AsType[*resourceslice.DroppedFieldsError](err); ok {
 		// The controller publishes again and again; people need to hear it once.
 		p.saidDrops.Do(func() {
 			said := fmt.Sprintf("The API server drops fields that topolet publishes, so claims for CPUs cannot be allocated: "+

@@ -31,7 +31,7 @@ func lockStateDir(ctx context.Context, dir string) (unlock func(), err error) {
 	}
 	said := false
 	for {
-		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB) //nolint:gosec // a descriptor fits
+		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			return func() { file.Close() }, nil //nolint:errcheck // closing unlocks
 		}
