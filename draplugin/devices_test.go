@@ -181,9 +181,9 @@ func policyBreaches(c resourceapi.DeviceCapacity) []string {
 		return []string{"without a default a claim that does not say how much takes everything"}
 	}
 	var found []string
-	multiple := func(what string, q resource.Quantity, min, step int64) {
-		if (q.Value()-min)%step != 0 {
-			found = append(found, fmt.Sprintf("%s %v is no multiple of %d from %d", what, q.String(), step, min))
+	multiple := func(what string, q resource.Quantity, low, step int64) {
+		if (q.Value()-low)%step != 0 {
+			found = append(found, fmt.Sprintf("%s %v is no multiple of %d from %d", what, q.String(), step, low))
 		}
 	}
 	switch {

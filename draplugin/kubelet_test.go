@@ -50,7 +50,7 @@ func waitFor(t testing.TB, what string, state func() string, want string) {
 func serve(t *testing.T, r *rig, client *fake.Clientset) (socketDir string) {
 	t.Helper()
 	// Not t.TempDir(): a socket's path has 108 bytes, and tests have long names.
-	dir, err := os.MkdirTemp("", "dra")
+	dir, err := os.MkdirTemp("", "dra") //nolint:usetesting // sockets have short paths
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,9 +156,9 @@ func TestAsTheKubeletSeesIt(t *testing.T) {
 	}, "topolet.dev worker worker 2 node-uid")
 
 	wantHealth(t, conn, "numa-0 HEALTHY ", "numa-1 HEALTHY ")
-	r.side.notReady = errors.New("no connection")
+	r.side.set(errors.New("no connection"), nil)
 	wantHealth(t, conn, "numa-0 UNHEALTHY no connection", "numa-1 UNHEALTHY no connection")
-	r.side.notReady = nil
+	r.side.set(nil, nil)
 
 	unprepared, err := kubelet.NodeUnprepareResources(t.Context(), &dra.NodeUnprepareResourcesRequest{
 		Claims: []*dra.Claim{{Namespace: "default", Name: claim.Name, Uid: "c"}},
@@ -175,15 +175,16 @@ func TestAsTheKubeletSeesIt(t *testing.T) {
 func wantMetadata(t *testing.T, dir string, cpus ...string) {
 	t.Helper()
 	var text string
-	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
-		if err == nil && strings.HasSuffix(path, ".json") {
-			data, readErr := os.ReadFile(path)
-			text, err = text+string(data), readErr
-		}
-		return err
-	})
+	files, err := filepath.Glob(filepath.Join(dir, "dra-device-metadata", "*", "*", "metadata.json"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text += string(data)
 	}
 	for _, list := range cpus {
 		quoted, err := json.Marshal(list)
@@ -265,7 +266,7 @@ func TestFieldsThatTheAPIServerDropsAreToldOnce(t *testing.T) {
 func TestAFatalErrorEndsRun(t *testing.T) {
 	client := fake.NewClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}})
 	r := newRig(t, twoNodes)
-	dir, err := os.MkdirTemp("", "dra")
+	dir, err := os.MkdirTemp("", "dra") //nolint:usetesting // sockets have short paths
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -81,7 +81,7 @@ func TestARestartKeepsWhatWasPrepared(t *testing.T) {
 	})); diff != "" {
 		t.Errorf("grants (-before +after):\n%s", diff)
 	}
-	if err := r.Plugin.cdi.reset(r.ledger.Grants()); err != nil {
+	if err := r.cdi.reset(r.ledger.Grants()); err != nil {
 		t.Fatal(err)
 	}
 	r.wantResolved(t, devices)
@@ -98,7 +98,7 @@ func TestResetRemovesOnlyWhatIsStaleAndOwn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := r.Plugin.cdi.reset(r.ledger.Grants()); err != nil {
+	if err := r.cdi.reset(r.ledger.Grants()); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{"checkpoint.json", "nvidia.json", "other-" + specName("x"), specName("kept"), "topolet.dev-device_0.json"}
@@ -221,18 +221,19 @@ func TestAClaimInUseIsNotReleased(t *testing.T) {
 
 func TestNothingIsPreparedWithoutTheRuntime(t *testing.T) {
 	r := newRig(t, twoNodes)
-	r.side.notReady = errors.New("not synchronised")
+	r.side.set(errors.New("not synchronised"), nil)
 	if err := r.prepare(t, good()).Err; err == nil || err.Error() != "topolet is not ready yet, the kubelet will try again: not synchronised" {
 		t.Errorf("the error is %v", err)
 	}
 	if len(r.ledger.Grants()) > 0 {
 		t.Error("the claim got CPUs")
 	}
-	r.side.notReady, r.side.notSettled = nil, errors.New("still busy")
-	if err := r.prepare(t, good()).Err; !errors.Is(err, r.side.notSettled) {
+	busy := errors.New("still busy")
+	r.side.set(nil, busy)
+	if err := r.prepare(t, good()).Err; !errors.Is(err, busy) {
 		t.Errorf("the error is %v", err)
 	}
-	r.side.notSettled = nil
+	r.side.set(nil, nil)
 	r.mustPrepare(t, good())
 }
 

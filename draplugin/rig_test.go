@@ -28,11 +28,27 @@ const nodeName = "worker"
 
 // side is the container runtime's side of the ledger.
 type side struct {
+	mu                   sync.Mutex
 	notReady, notSettled error
 }
 
-func (s *side) Ready() error                  { return s.notReady }
-func (s *side) Settled(context.Context) error { return s.notSettled }
+func (s *side) set(notReady, notSettled error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.notReady, s.notSettled = notReady, notSettled
+}
+
+func (s *side) Ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.notReady
+}
+
+func (s *side) Settled(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.notSettled
+}
 
 // notes keeps what people were told.
 type notes struct {

@@ -3,6 +3,7 @@ package nriplugin
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"testing"
 
@@ -106,7 +107,7 @@ func BenchmarkStartContainer(b *testing.B) {
 			for _, u := range updates {
 				cpus[u.ContainerId] = u.Linux.Resources.Cpu.Cpus
 			}
-			for _, c := range append(ctrs[:len(ctrs):len(ctrs)], ctr) {
+			for _, c := range append(slices.Clip(ctrs), ctr) {
 				if set, told := cpus[c.Id]; told {
 					c.Linux.Resources.Cpu.Cpus = set
 				} else if devices == nil {

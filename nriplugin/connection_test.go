@@ -43,11 +43,11 @@ func TestThePluginFindsTheRuntimeAgain(t *testing.T) {
 }
 
 func TestThePluginPausesLongerAndLonger(t *testing.T) {
-	dir, err := os.MkdirTemp("", "nri")
+	dir, err := os.MkdirTemp("", "nri") //nolint:usetesting // sockets have short paths
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	defer os.RemoveAll(dir) //nolint:errcheck // only sockets
 	// A listener that hangs up at once.
 	p := newProxy(t, filepath.Join(dir, "nri.sock"), filepath.Join(dir, "nobody"))
 	defer p.close()
@@ -81,11 +81,11 @@ func (d dying) RegisterPlugin(context.Context, *api.RegisterPluginRequest) (*api
 }
 
 func TestARuntimeThatEndsDuringRegistrationIsGivenUp(t *testing.T) {
-	dir, err := os.MkdirTemp("", "nri")
+	dir, err := os.MkdirTemp("", "nri") //nolint:usetesting // sockets have short paths
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	defer os.RemoveAll(dir) //nolint:errcheck // only sockets
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", filepath.Join(dir, "nri.sock"))
 	if err != nil {
 		t.Fatal(err)

@@ -68,7 +68,7 @@ func TestAnExclusiveContainerDoesNotStartBesideOneThatWasNotMoved(t *testing.T) 
 			"container a of pod default/pod-a could not be moved off its CPUs 4-5")
 
 		// It is told again, and the kubelet's next attempt works.
-		n.heed("a")
+		n.heed()
 		n.run("x", device("claim"))
 		n.wantCPUs(a, "0-3,6-7")
 	})
@@ -88,7 +88,7 @@ func TestAnExclusiveContainerDoesNotStartBesideOneThatIsNotConfined(t *testing.T
 		}
 		wantError(t, n.start(x), "container a of pod default/pod-a could not be moved off its CPUs 4-5")
 	}
-	n.heed("a")
+	n.heed()
 	n.run("x", device("claim"))
 	n.wantCPUs(a, "0-3,6-7")
 }
@@ -141,7 +141,7 @@ func TestASharedContainerThatIsCreatedBesideAnExclusiveOneNeverRunsOnItsCPUs(t *
 			wantError(t, n.start(a), "container a of pod default/pod-a is not started")
 		})
 		t.Run("when it is told in time", func(t *testing.T) {
-			n.heed("a")
+			n.heed()
 			b := n.newContainer("b")
 			if err := n.beginCreate(b); err != nil {
 				t.Fatal(err)

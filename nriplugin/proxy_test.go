@@ -42,7 +42,7 @@ func (p *proxy) pass(conn net.Conn) {
 	p.dialed++
 	p.mu.Unlock()
 	defer conn.Close()
-	onward, err := net.Dial("unix", p.target) //nolint:noctx // ends with the connection
+	onward, err := net.Dial("unix", p.target)
 	if err != nil {
 		return
 	}

@@ -129,7 +129,7 @@ func TestARefusedUpdateIsSentAgainWithoutAnEvent(t *testing.T) {
 	n.plugin.Push()
 	waitFor(t, "the update", func() string { return strings.Join(n.asked(), " ") }, "a=0-7")
 	n.wantCPUs(a, "4")
-	n.heed("a")
+	n.heed()
 	n.waitCPUs(a, "0-7")
 }
 

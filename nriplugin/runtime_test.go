@@ -74,7 +74,7 @@ type fakeContainer struct {
 func newFakeRuntime(t testing.TB, v1 bool) *fakeRuntime {
 	t.Helper()
 	// Not t.TempDir(): a socket's path has 108 bytes, and tests have long names.
-	dir, err := os.MkdirTemp("", "nri")
+	dir, err := os.MkdirTemp("", "nri") //nolint:usetesting // sockets have short paths
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -439,9 +439,11 @@ func (r *fakeRuntime) configured(c *fakeContainer) string {
 func (r *fakeRuntime) ignore(name string) { r.set(r.ignores, name, true) }
 
 // heed ends what ignore and refuse began.
-func (r *fakeRuntime) heed(name string) {
-	r.set(r.ignores, name, false)
-	r.set(r.refuses, name, false)
+func (r *fakeRuntime) heed() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.ignores)
+	clear(r.refuses)
 }
 
 // refuse lets updates of the container fail from now on.

@@ -31,18 +31,18 @@ func (n *node) runOffline(name, cpus string, devices ...string) *fakeContainer {
 	return c
 }
 
-// claimed is a grant as a checkpoint holds it.
-func claimed(t testing.TB, claim, container, domain string, count int) allocator.Grant {
+// claimed is a grant as a checkpoint holds it: two CPUs of numa-1 for container x.
+func claimed(t testing.TB) allocator.Grant {
 	t.Helper()
 	before := newLedger(t)
-	grant(t, before, allocator.Request{Name: "cpus", Domain: domain, Count: count}, claim, container)
+	grant(t, before, allocator.Request{Name: "cpus", Domain: "numa-1", Count: 2}, "claim", "x")
 	return before.Grants()[0]
 }
 
 func TestSynchronizeChangesNothingThatIsAsItOughtToBe(t *testing.T) {
 	for _, v1 := range []bool{true, false} {
 		n := newOfflineNode(t, v1)
-		g := claimed(t, "claim", "x", "numa-1", 2)
+		g := claimed(t)
 		n.runOffline("x", "4-5", device("claim"))
 		n.runOffline("a", "0-3,6-7")
 		n.restart(g)
@@ -71,7 +71,7 @@ func TestSynchronizeRepairsWhatIsNot(t *testing.T) {
 	// The runtime's configuration says one thing, the kernel another.
 	b := n.runOffline("b", "0-3,6-7")
 	n.write(n.cgroupDir(b)+"/cpuset.cpus.effective", "0-7")
-	n.restart(claimed(t, "claim", "x", "numa-1", 2))
+	n.restart(claimed(t))
 	if diff := cmp.Diff([]string{"a=0-3,6-7", "b=0-3,6-7", "x=4-5"}, n.asked()); diff != "" {
 		t.Errorf("updates (-want +got):\n%s", diff)
 	}
@@ -84,7 +84,7 @@ func TestSynchronizeFindsContainersThatAreCreatedAndNotStarted(t *testing.T) {
 	x := n.newContainer("x", device("claim"))
 	x.Linux.Resources.Cpu.Cpus = "4-5"
 	n.listed["x"] = x
-	n.restart(claimed(t, "claim", "x", "numa-1", 2))
+	n.restart(claimed(t))
 	if diff := cmp.Diff([]string(nil), n.asked()); diff != "" {
 		t.Errorf("updates (-want +got):\n%s", diff)
 	}
@@ -118,7 +118,7 @@ func TestAContainerWithoutAPodIsAnOrphan(t *testing.T) {
 	n := newOfflineNode(t, false)
 	x := n.runOffline("x", "4-5", device("claim"))
 	delete(n.pods, x.pod.Id)
-	n.restart(claimed(t, "claim", "x", "numa-1", 2))
+	n.restart(claimed(t))
 	if e, _ := n.ledger.Entry("x"); !e.Orphan {
 		t.Error("it is taken for the claim's")
 	}
