@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	corev1 "k8s.io/api/core/v1"
 	resourceapi "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/dynamic-resource-allocation/kubeletplugin"
@@ -260,6 +261,15 @@ func TestFieldsThatTheAPIServerDropsAreToldOnce(t *testing.T) {
 		"switch on the feature gates [DRAConsumableCapacity] in kube-apiserver, kube-scheduler and kubelet"}
 	if diff := cmp.Diff(want, r.notes.all()); diff != "" {
 		t.Errorf("said (-want +got):\n%s", diff)
+	}
+}
+
+func TestDevicesThatTheAPIServerRefusesAreTold(t *testing.T) {
+	r := newRig(t, twoNodes)
+	invalid := apierrors.NewInvalid(resourceapi.SchemeGroupVersion.WithKind("ResourceSlice").GroupKind(), "slice", nil)
+	r.HandleError(t.Context(), fmt.Errorf("%w: %w", kubeletplugin.ErrRecoverable, invalid), "publishing")
+	if said := r.notes.all(); len(said) != 1 || !strings.HasPrefix(said[0], "DevicesRefused: The API server refuses topolet's devices") {
+		t.Errorf("said %q", said)
 	}
 }
 

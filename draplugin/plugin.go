@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	resourceapi "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes"
 	metadatav1beta1 "k8s.io/dynamic-resource-allocation/api/metadata/v1beta1"
@@ -175,6 +176,9 @@ func (p *Plugin) HandleError(ctx context.Context, err error, msg string) {
 		return
 	}
 	logger.Error(err, msg)
+	if apierrors.IsInvalid(err) {
+		p.notifier.Warn(ctx, "DevicesRefused", fmt.Sprintf("The API server refuses topolet's devices, so the node offers no CPUs: %v", err))
+	}
 	if !errors.Is(err, kubeletplugin.ErrRecoverable) {
 		select {
 		case p.fatal <- fmt.Errorf("%s: %w", msg, err):
