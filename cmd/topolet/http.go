@@ -15,12 +15,18 @@ import (
 
 const shutdownLimit = 2 * time.Second
 
-// serveHTTP answers the kubelet's probes and Prometheus until the context ends.
-// It returns the address on which it listens; the channel is closed when the
-// server has stopped. /healthz is whether the
-// process answers, for a restart mends nothing else; /readyz is whether claims
-// can be served.
-func serveHTTP(ctx context.Context, address string, metrics prometheus.Gatherer, ready func() error) (string, <-chan struct{}, error) {
+// probes answer the kubelet.
+type probes struct {
+	// alive returns unless the process is stuck, which is what a restart mends.
+	alive func()
+	// ready returns nil while claims can be served.
+	ready func() error
+}
+
+// serveHTTP answers the kubelet's probes, as /healthz and /readyz, and Prometheus
+// until the context ends. It returns the address on which it listens; the channel
+// is closed when the server has stopped.
+func serveHTTP(ctx context.Context, address string, metrics prometheus.Gatherer, p probes) (string, <-chan struct{}, error) {
 	stopped := make(chan struct{})
 	if address == "" {
 		close(stopped)
@@ -31,8 +37,11 @@ func serveHTTP(ctx context.Context, address string, metrics prometheus.Gatherer,
 		return "", nil, fmt.Errorf("flag --http-address: %w", err)
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, nil) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { answer(w, ready()) })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		p.alive()
+		answer(w, nil)
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { answer(w, p.ready()) })
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	go func() {

@@ -154,8 +154,10 @@ func run(ctx context.Context, opts runOptions) error {
 	defer background.Wait()
 	defer cancel()
 	background.Go(func() { runtime.Run(ctx) })
-	_, served, err := serveHTTP(ctx, opts.httpAddress, registry, func() error {
-		return errors.Join(runtime.Ready(), dra.Ready())
+	_, served, err := serveHTTP(ctx, opts.httpAddress, registry, probes{
+		// Every event of the runtime needs the ledger's lock.
+		alive: func() { ledger.Pool() },
+		ready: func() error { return errors.Join(runtime.Ready(), dra.Ready()) },
 	})
 	if err != nil {
 		return err

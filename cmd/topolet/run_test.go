@@ -235,14 +235,29 @@ func TestHTTP(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: "topolet_test", Help: "A test."}))
 	ctx, cancel := context.WithCancel(t.Context())
-	address, stopped, err := serveHTTP(ctx, "127.0.0.1:0", registry, func() error {
-		mu.Lock()
-		defer mu.Unlock()
-		return notReady
+	stuck := make(chan struct{})
+	address, stopped, err := serveHTTP(ctx, "127.0.0.1:0", registry, probes{
+		alive: func() { <-stuck },
+		ready: func() error {
+			mu.Lock()
+			defer mu.Unlock()
+			return notReady
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	limited, done := context.WithTimeout(ctx, 100*time.Millisecond)
+	defer done()
+	req, err := http.NewRequestWithContext(limited, http.MethodGet, "http://"+address+"/healthz", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := http.DefaultClient.Do(req); err == nil {
+		resp.Body.Close() //nolint:errcheck // only to close it
+		t.Errorf("a stuck process answered %s", resp.Status)
+	}
+	close(stuck)
 	for _, tc := range []struct {
 		path string
 		code int
@@ -260,7 +275,7 @@ func TestHTTP(t *testing.T) {
 	mu.Unlock()
 	wantAnswer(t, "http://"+address+"/readyz", http.StatusOK, "ok")
 
-	_, _, err = serveHTTP(ctx, address, registry, nil)
+	_, _, err = serveHTTP(ctx, address, registry, probes{})
 	wantError(t, err, "flag --http-address", address)
 
 	cancel()
@@ -272,7 +287,7 @@ func TestHTTP(t *testing.T) {
 }
 
 func TestWithoutAnAddressThereIsNoServer(t *testing.T) {
-	_, stopped, err := serveHTTP(t.Context(), "", nil, nil)
+	_, stopped, err := serveHTTP(t.Context(), "", nil, probes{})
 	if err != nil {
 		t.Fatal(err)
 	}
