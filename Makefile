@@ -43,6 +43,13 @@ BENCHTIME ?= 1s
 bench: ## Benchmarks of the hot paths, with allocations (BENCHTIME=…).
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./topology/... ./allocator ./draplugin ./nriplugin
 
+# The folder with the machines to read, a .tar.gz each.
+MACHINES ?= ../shared/fixtures/topology
+
+.PHONY: bench-discovery
+bench-discovery: build ## Compare the time to read each of MACHINES with that of hwloc's lstopo (needs the Debian package hwloc-nox).
+	@go run ./test/bench/discovery -topolet bin/topolet -machines $(MACHINES)
+
 ##@ Lint
 
 # Each tool has a module of its own under test/tools. `go tool` builds it once

@@ -86,8 +86,9 @@ func (r *Root) readBounded(name string, buf []byte) (int, error) {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return n, err
-		case more <= 0:
-			return n, nil
+		case more < os.Getpagesize():
+			// The end: sysfs hands out a page at a time, a file on disk all at once.
+			return n + max(more, 0), nil
 		default:
 			n += more
 		}
