@@ -52,6 +52,10 @@ func pictureOf(m *topology.Machine) picture {
 		nodes = append(nodes, fmt.Sprintf("%d:%s:%s:%v:%v", n.ID, n.CPUs, memory, n.Distances, n.Hugepages))
 	}
 	p["nodes"] = strings.Join(nodes, " ")
+	p["pci"] = tree(m)
+	for _, f := range m.PCI.Functions {
+		p["pci"] += functionLine(m, f) + "\n"
+	}
 	return p
 }
 

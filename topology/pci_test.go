@@ -297,3 +297,53 @@ func TestAFunctionBehindTwoRootsBelongsToTheOuterOne(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+func TestLocalityFollowsFromTheNearestThatIsSaid(t *testing.T) {
+	const root = "sys/devices/pci0000:00/pci_bus/0000:00/cpulistaffinity"
+	unknown := func(t *topologytest.Tree) {
+		for _, dir := range []string{portDir, diskDir} {
+			t.File(dir+"numa_node", "-1\n").File(dir+"local_cpulist", "0-7\n")
+		}
+		t.File(root, "0-7\n")
+	}
+	for name, tc := range map[string]struct {
+		edit func(*topologytest.Tree)
+		want string
+	}{
+		"nobody says anything":                 {func(*topologytest.Tree) {}, `-1 "" ""`},
+		"the function's node":                  {func(t *topologytest.Tree) { t.File(diskDir+"numa_node", "2\n") }, `2 "4-5" "numa_node"`},
+		"CPUs of a node":                       {func(t *topologytest.Tree) { t.File(diskDir+"local_cpulist", "6\n") }, `3 "6" "local_cpus"`},
+		"CPUs of a socket":                     {func(t *topologytest.Tree) { t.File(diskDir+"local_cpulist", "4-7\n") }, `-1 "4-7" "local_cpus"`},
+		"CPUs that are offline":                {func(t *topologytest.Tree) { t.File(diskDir+"local_cpulist", "90\n") }, `-1 "" ""`},
+		"the bridge's node":                    {func(t *topologytest.Tree) { t.File(portDir+"numa_node", "1\n") }, `1 "2-3" "parent"`},
+		"the bridge's CPUs":                    {func(t *topologytest.Tree) { t.File(portDir+"local_cpulist", "0-3\n") }, `-1 "0-3" "parent"`},
+		"the CPUs of the root's bus":           {func(t *topologytest.Tree) { t.File(root, "0-1\n") }, `0 "0-1" "root"`},
+		"the mask of the root's bus":           {func(t *topologytest.Tree) { t.Remove(root).File(strings.Replace(root, "list", "", 1), "0c\n") }, `1 "2-3" "root"`},
+		"the function is nearer than the root": {func(t *topologytest.Tree) { t.File(root, "0-1\n").File(diskDir+"numa_node", "3\n") }, `3 "6-7" "numa_node"`},
+		"nodes that overlap leave the CPUs": {func(t *topologytest.Tree) {
+			t.File(diskDir+"local_cpulist", "0\n").File("sys/devices/system/node/node1/cpulist", "0-3\n")
+		}, `-1 "0" "local_cpus"`},
+		"a virtual function is where its physical one is": {func(t *topologytest.Tree) {
+			pf := "sys/devices/pci0000:40/0000:40:00.0"
+			t.File(pf+"/numa_node", "2\n").Link(pciDir+"0000:40:00.0", "../../../devices/pci0000:40/0000:40:00.0").
+				Link(diskDir+"physfn", "/"+pf)
+		}, `2 "4-5" "parent"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spec := disk
+			spec.NUMAPerSocket = 2
+			files := topologytest.FS(spec)
+			unknown(files)
+			tc.edit(files)
+			m, err := topology.Discover(files)
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkInvariants(t, m)
+			f, _ := m.PCI.Function(at(t, diskName))
+			if got := fmt.Sprintf("%d %q %q", f.Locality.NUMANode, f.Locality.CPUs, f.Locality.From); got != tc.want {
+				t.Errorf("got %s, want %s", got, tc.want)
+			}
+		})
+	}
+}

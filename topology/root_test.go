@@ -2,6 +2,7 @@ package topology_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -43,6 +44,7 @@ func TestRootShowsTheSameMachineAsTheTreeInMemory(t *testing.T) {
 	for name, spec := range map[string]topologytest.Spec{
 		"a server":        {Sockets: 2, NUMAPerSocket: 2, CoresPerL3: 4, Threads: 2, Offline: "5"},
 		"a hybrid part":   {CoresPerL3: 2, Threads: 2, EfficiencyCoresPerL3: 4, CoresPerCluster: 2},
+		"PCIe devices":    twoSockets(),
 		"sparse and bare": {NUMAIDs: []int{70}, MemoryOnly: []int{3}, NoL3: true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -102,6 +104,31 @@ func TestRootDoesNotLeadOutside(t *testing.T) {
 			if got[line] != want[line] {
 				t.Errorf("read %s: %s: got %q, want %q", way, line, got[line], want[line])
 			}
+		}
+	}
+}
+
+func TestFilesAreReadToTheirEnd(t *testing.T) {
+	dir := t.TempDir()
+	// As long as pages, and a byte more or less: sysfs hands out page by page.
+	sizes := []int{2, os.Getpagesize() - 1, os.Getpagesize(), os.Getpagesize() + 1, 3*os.Getpagesize() + 7}
+	for _, size := range sizes {
+		files := topologytest.FS(topologytest.Spec{CoresPerL3: 8})
+		files.File(cpuDir+"isolated", "0-6"+strings.Repeat(",5", size/2)+",7\n") // CPU 7 is at the end
+		root := filepath.Join(dir, fmt.Sprint(size))
+		if err := files.File("sys/end", strings.Repeat("x", size)).Write(root); err != nil {
+			t.Fatal(err)
+		}
+		r := openRoot(t, root)
+		if got, err := r.ReadAll("sys/end"); err != nil || len(got) != size {
+			t.Errorf("of %d bytes, %d were read: %v", size, len(got), err)
+		}
+		m, err := topology.Discover(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := m.Isolated.String(); got != "0-7" {
+			t.Errorf("isolated: got %s", got)
 		}
 	}
 }

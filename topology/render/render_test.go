@@ -154,6 +154,43 @@ func TestJSONLeavesOutWhatTheMachineDoesNotTell(t *testing.T) {
 	}
 }
 
+func TestJSONTellsWhatTheKernelSaysApartFromWhatFollows(t *testing.T) {
+	tree := topologytest.FS(topologytest.Spec{Sockets: 2, PCI: []topologytest.PCIRoot{
+		{NUMANode: 1, NodeOnBusOnly: true, Functions: []topologytest.PCIFunction{topologytest.NIC(7, 1)}},
+	}})
+	m, err := topology.Discover(tree.Dir("sys/bus/pci/devices/0001:00:00.0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := render.JSON(&out, m); err != nil {
+		t.Fatal(err)
+	}
+	var got struct{ PCIDevices []map[string]any }
+	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	near := map[string]any{"numaNode": 1.0, "cpus": "1", "from": "root"}
+	link := map[string]any{"speed": 5.0, "width": 4.0}
+	want := []map[string]any{
+		{
+			"address": "0000:00:00.0", "kind": "endpoint", "class": "0x020000", "vendor": "0x8086", "device": "0x10c9",
+			"subsystemVendor": "0x8086", "subsystemDevice": "0x0001", "driver": "igb", "iommuGroup": 1.0,
+			"cpus": "0-1", "locality": near, "pcieRoot": "pci0000:00",
+			"sriov": map[string]any{"totalVFs": 7.0, "numVFs": 1.0}, "link": link, "maxLink": link,
+		},
+		{
+			"address": "0000:00:10.0", "kind": "endpoint", "class": "0x020000", "vendor": "0x8086", "device": "0x10ca",
+			"subsystemVendor": "0x8086", "subsystemDevice": "0x0001", "driver": "igbvf", "iommuGroup": 2.0,
+			"cpus": "0-1", "locality": near, "pcieRoot": "pci0000:00", "physicalFunction": "0000:00:00.0",
+		},
+		{"address": "0001:00:00.0", "kind": "endpoint"},
+	}
+	if diff := cmp.Diff(want, got.PCIDevices); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 type fullDisk struct{}
 
 var errFull = errors.New("disk full")
