@@ -83,14 +83,37 @@ func (l *Ledger) Grant(claim Claim, requests []Request) (Grant, error) {
 	l.saving.Lock()
 	defer l.saving.Unlock()
 
-	old, known, g, err := l.assemble(claim, requests)
-	if err != nil {
-		return Grant{}, err
-	}
-	if known && slices.Equal(old.Pods, g.Pods) {
-		return old, nil
+	g, undo, err := l.enter(claim, requests)
+	if err != nil || undo == nil {
+		return g, err
 	}
 	if err := l.store.Save(l.Grants()); err != nil {
+		undo()
+		return Grant{}, fmt.Errorf("store the grant of claim %s/%s: %w", claim.Namespace, claim.Name, err)
+	}
+	return g, nil
+}
+
+// enter makes the grant of a claim part of the state and returns what takes it
+// out again, or nil if the state is as it was.
+func (l *Ledger) enter(claim Claim, requests []Request) (g Grant, undo func(), err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	old, known := l.grants[claim.UID]
+	switch {
+	case known && !old.answers(requests):
+		return Grant{}, nil, &ChangedClaimError{Claim: claim}
+	case known && slices.Equal(old.Pods, claim.Pods):
+		return old, nil, nil
+	case known:
+		g = Grant{Claim: claim, Parts: old.Parts}
+	default:
+		if g, err = l.assemble(claim, requests); err != nil {
+			return Grant{}, nil, err
+		}
+	}
+	l.grants[claim.UID] = g
+	return g, func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if known {
@@ -98,39 +121,26 @@ func (l *Ledger) Grant(claim Claim, requests []Request) (Grant, error) {
 		} else {
 			delete(l.grants, claim.UID)
 		}
-		return Grant{}, fmt.Errorf("store the grant of claim %s/%s: %w", claim.Namespace, claim.Name, err)
-	}
-	return g, nil
+	}, nil
 }
 
-// assemble chooses the CPUs of a claim and enters the grant, not yet stored.
-func (l *Ledger) assemble(claim Claim, requests []Request) (old Grant, known bool, g Grant, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-
-	if old, known = l.grants[claim.UID]; known {
-		if !old.answers(requests) {
-			return old, known, g, &ChangedClaimError{Claim: claim}
+// assemble chooses the CPUs of all requests, or of none.
+func (l *Ledger) assemble(claim Claim, requests []Request) (Grant, error) {
+	g := Grant{Claim: claim}
+	free := l.shareable.Difference(l.busy())
+	for _, r := range requests {
+		d, ok := l.domains[r.Domain]
+		if !ok {
+			return Grant{}, &UnknownDomainError{Domain: r.Domain}
 		}
-		g = Grant{Claim: claim, Parts: old.Parts}
-	} else {
-		g.Claim = claim
-		free := l.shareable.Difference(l.busy())
-		for _, r := range requests {
-			d, ok := l.domains[r.Domain]
-			if !ok {
-				return old, known, g, &UnknownDomainError{Domain: r.Domain}
-			}
-			cpus, err := d.Choose(free, r.Count)
-			if err != nil {
-				return old, known, g, fmt.Errorf("request %q: %w", r.Name, err)
-			}
-			free = free.Difference(cpus)
-			g.Parts = append(g.Parts, Part{Request: r, CPUs: cpus})
+		cpus, err := d.Choose(free, r.Count)
+		if err != nil {
+			return Grant{}, fmt.Errorf("request %q: %w", r.Name, err)
 		}
+		free = free.Difference(cpus)
+		g.Parts = append(g.Parts, Part{Request: r, CPUs: cpus})
 	}
-	l.grants[g.UID] = g
-	return old, known, g, nil
+	return g, nil
 }
 
 // Release takes a claim's CPUs back and returns when that is stored. A claim
