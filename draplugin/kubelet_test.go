@@ -26,25 +26,8 @@ import (
 	registerapi "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 
 	"github.com/topolet/topolet/allocator"
+	"github.com/topolet/topolet/test/expect"
 )
-
-// waitFor waits until the state is as wanted.
-func waitFor(t testing.TB, what string, state func() string, want string) {
-	t.Helper()
-	const limit = 10 * time.Second
-	deadline := time.After(limit)
-	for {
-		got := state()
-		if got == want {
-			return
-		}
-		select {
-		case <-deadline:
-			t.Fatalf("waited %v for %s to become %q, it is %q", limit, what, want, got)
-		case <-time.After(time.Millisecond):
-		}
-	}
-}
 
 // serve runs the driver with real sockets and a made-up API server until the
 // test ends.
@@ -80,7 +63,7 @@ func serve(t *testing.T, r *rig, client *fake.Clientset) (socketDir string) {
 // register does what the kubelet does when it finds a driver's socket.
 func register(t *testing.T, r *rig) {
 	t.Helper()
-	waitFor(t, "the driver to be ready but for the kubelet", func() string { return fmt.Sprint(r.Ready()) },
+	expect.State(t, "the driver to be ready but for the kubelet", func() string { return fmt.Sprint(r.Ready()) },
 		"the kubelet has not found the driver in "+r.opts.RegistryDir+" yet")
 	kubelet := registerapi.NewRegistrationClient(dial(t, filepath.Join(r.opts.RegistryDir, DriverName+"-reg.sock")))
 	for _, answer := range []*registerapi.RegistrationStatus{{Error: "no"}, {PluginRegistered: true}} {
@@ -91,7 +74,7 @@ func register(t *testing.T, r *rig) {
 		} else if err != nil {
 			t.Fatal(err)
 		}
-		waitFor(t, "the driver's readiness", func() string { return fmt.Sprint(r.Ready()) }, want)
+		expect.State(t, "the driver's readiness", func() string { return fmt.Sprint(r.Ready()) }, want)
 	}
 }
 
@@ -147,7 +130,7 @@ func TestAsTheKubeletSeesIt(t *testing.T) {
 	r.wantResolved(t, devices)
 	wantMetadata(t, r.opts.PluginDir, "1,9", "4,12")
 
-	waitFor(t, "the slices to be published", func() string {
+	expect.State(t, "the slices to be published", func() string {
 		list, err := client.ResourceV1().ResourceSlices().List(t.Context(), metav1.ListOptions{})
 		if err != nil || len(list.Items) != 1 {
 			return fmt.Sprint(len(list.Items), err)

@@ -11,6 +11,8 @@ import (
 	"github.com/containerd/nri/pkg/api"
 	"github.com/containerd/nri/pkg/net/multiplex"
 	"github.com/containerd/ttrpc"
+
+	"github.com/topolet/topolet/test/expect"
 )
 
 func TestThePluginFindsTheRuntimeAgain(t *testing.T) {
@@ -19,7 +21,7 @@ func TestThePluginFindsTheRuntimeAgain(t *testing.T) {
 	x, a := n.run("x", device("claim")), n.run("a")
 
 	n.stopNRI()
-	waitFor(t, "the loss to be noticed", func() string {
+	expect.State(t, "the loss to be noticed", func() string {
 		if n.plugin.Ready() == nil {
 			return "ready"
 		}
@@ -52,7 +54,7 @@ func TestThePluginPausesLongerAndLonger(t *testing.T) {
 	p := newProxy(t, filepath.Join(dir, "nri.sock"), filepath.Join(dir, "nobody"))
 	defer p.close()
 	plugin := New(filepath.Join(dir, "nri.sock"), newLedger(t), os.DirFS(dir))
-	wantError(t, plugin.Ready(), "not connected to the container runtime's NRI socket yet")
+	expect.Error(t, plugin.Ready(), "not connected to the container runtime's NRI socket yet")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	plugin.Run(ctx)
@@ -60,12 +62,12 @@ func TestThePluginPausesLongerAndLonger(t *testing.T) {
 	if got := p.attempts(); got < 2 || got > 5 {
 		t.Errorf("%d attempts in a second", got)
 	}
-	wantError(t, plugin.Ready(), "NRI connection ended")
+	expect.Error(t, plugin.Ready(), "NRI connection ended")
 }
 
 func TestThePluginSaysWhyItCannotConnect(t *testing.T) {
 	plugin := New(filepath.Join(t.TempDir(), "none.sock"), newLedger(t), os.DirFS(t.TempDir()))
-	wantError(t, plugin.session(t.Context()), "is it enabled in the container runtime?")
+	expect.Error(t, plugin.session(t.Context()), "is it enabled in the container runtime?")
 }
 
 // dying is a runtime that ends between registration and configuration.
@@ -114,7 +116,7 @@ func TestARuntimeThatEndsDuringRegistrationIsGivenUp(t *testing.T) {
 	go func() { ended <- plugin.session(t.Context()) }()
 	select {
 	case err := <-ended:
-		wantError(t, err, "NRI connection ended")
+		expect.Error(t, err, "NRI connection ended")
 	case <-time.After(10 * time.Second):
 		t.Fatal("waited 10s for the session to end")
 	}

@@ -2,12 +2,12 @@ package nriplugin
 
 import (
 	"errors"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/topolet/topolet/allocator"
+	"github.com/topolet/topolet/test/expect"
 )
 
 // layouts runs a test on both cgroup hierarchies.
@@ -39,7 +39,7 @@ func TestSharedContainersMakeRoomForAnExclusiveOneAndGrowAfterIt(t *testing.T) {
 
 		// A container that restarts finds its CPUs as they were.
 		n.exit(x)
-		waitFor(t, "the claim to be unused", func() string { return errorText(n.ledger.Release("claim")) }, "")
+		expect.State(t, "the claim to be unused", func() string { return errorText(n.ledger.Release("claim")) }, "")
 		n.wantCPUs(a, "0-3,6-7")
 		n.plugin.Push()
 		n.waitCPUs(a, "0-7")
@@ -64,7 +64,7 @@ func TestAnExclusiveContainerDoesNotStartBesideOneThatWasNotMoved(t *testing.T) 
 		if err := n.create(x); err != nil {
 			t.Fatal(err)
 		}
-		wantError(t, n.start(x), "container x of pod default/pod-x is not started",
+		expect.Error(t, n.start(x), "container x of pod default/pod-x is not started",
 			"container a of pod default/pod-a could not be moved off its CPUs 4-5")
 
 		// It is told again, and the kubelet's next attempt works.
@@ -86,7 +86,7 @@ func TestAnExclusiveContainerDoesNotStartBesideOneThatIsNotConfined(t *testing.T
 		if err := n.create(x); err != nil {
 			t.Fatal(err)
 		}
-		wantError(t, n.start(x), "container a of pod default/pod-a could not be moved off its CPUs 4-5")
+		expect.Error(t, n.start(x), "container a of pod default/pod-a could not be moved off its CPUs 4-5")
 	}
 	n.heed()
 	n.run("x", device("claim"))
@@ -102,7 +102,7 @@ func TestAnExclusiveContainerDoesNotStartOnOtherCPUsThanItsOwn(t *testing.T) {
 				t.Fatal(err)
 			}
 			x.Linux.Resources.Cpu.Cpus = cpus
-			wantError(t, n.start(x), "container x of pod default/pod-x is not started: it would run on CPUs "+cpus+" instead of 4-5")
+			expect.Error(t, n.start(x), "container x of pod default/pod-x is not started: it would run on CPUs "+cpus+" instead of 4-5")
 			if _, known := n.ledger.Entry("x"); known {
 				t.Error("the container that did not start is still in the ledger")
 			}
@@ -119,7 +119,7 @@ func TestASharedContainerDoesNotStartOnTheCPUsOfAnExclusiveOne(t *testing.T) {
 			t.Fatal(err)
 		}
 		a.Linux.Resources.Cpu.Cpus = "" // the runtime forgot
-		wantError(t, n.start(a), "container a of pod default/pod-a is not started", "CPUs 0-7 instead of 0-3,6-7")
+		expect.Error(t, n.start(a), "container a of pod default/pod-a is not started", "CPUs 0-7 instead of 0-3,6-7")
 	})
 }
 
@@ -138,7 +138,7 @@ func TestASharedContainerThatIsCreatedBesideAnExclusiveOneNeverRunsOnItsCPUs(t *
 			if err := n.endCreate(a); err != nil {
 				t.Fatal(err)
 			}
-			wantError(t, n.start(a), "container a of pod default/pod-a is not started")
+			expect.Error(t, n.start(a), "container a of pod default/pod-a is not started")
 		})
 		t.Run("when it is told in time", func(t *testing.T) {
 			n.heed()
@@ -151,7 +151,7 @@ func TestASharedContainerThatIsCreatedBesideAnExclusiveOneNeverRunsOnItsCPUs(t *
 			if err := n.endCreate(b); err != nil {
 				t.Fatal(err)
 			}
-			waitFor(t, "the configuration of b", func() string { return n.configured(b) }, "0,2-3,6-7")
+			expect.State(t, "the configuration of b", func() string { return n.configured(b) }, "0,2-3,6-7")
 			if err := n.start(b); err != nil {
 				t.Fatal(err)
 			}
@@ -244,7 +244,7 @@ func TestAContainerIsRefused(t *testing.T) {
 		{"that names a claim with an empty request", allocator.RefPrefix + "claim.", []string{"want topolet.dev/claim=<claim UID>.<request>"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			wantError(t, n.create(n.newContainer("x", tc.device)), tc.want...)
+			expect.Error(t, n.create(n.newContainer("x", tc.device)), tc.want...)
 			if diff := cmp.Diff([]allocator.Entry(nil), n.ledger.Entries(), cmp.Transformer("len", func(e []allocator.Entry) int { return len(e) })); diff != "" {
 				t.Errorf("containers in the ledger (-want +got):\n%s", diff)
 			}
@@ -278,23 +278,10 @@ func TestASharedContainerWithoutACgroupStarts(t *testing.T) {
 		t.Error(err)
 	}
 	entry.Granted, entry.Desired = n.ledger.Pool(), n.ledger.Pool()
-	wantError(t, n.plugin.verify(t.Context(), entry), "container a of pod default/pod-a is not started", "kubepods.slice:kata:elsewhere")
+	expect.Error(t, n.plugin.verify(t.Context(), entry), "container a of pod default/pod-a is not started", "kubepods.slice:kata:elsewhere")
 }
 
 func TestAStartWithoutACreationIsRefused(t *testing.T) {
 	n := newNode(t, false)
-	wantError(t, n.start(n.newContainer("ghost")), "container ghost of pod default/pod-ghost starts without having been created")
-}
-
-// wantError checks that the error says all of this.
-func wantError(t testing.TB, err error, said ...string) {
-	t.Helper()
-	if err == nil {
-		t.Fatalf("no error, want one that says %q", said)
-	}
-	for _, s := range said {
-		if !strings.Contains(err.Error(), s) {
-			t.Errorf("the error does not say %q: %v", s, err)
-		}
-	}
+	expect.Error(t, n.start(n.newContainer("ghost")), "container ghost of pod default/pod-ghost starts without having been created")
 }

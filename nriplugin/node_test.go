@@ -6,11 +6,11 @@ import (
 	"os"
 	"sync"
 	"testing"
-	"time"
 
 	"k8s.io/klog/v2"
 
 	"github.com/topolet/topolet/allocator"
+	"github.com/topolet/topolet/test/expect"
 	"github.com/topolet/topolet/topology"
 	"github.com/topolet/topolet/topology/topologytest"
 )
@@ -70,7 +70,7 @@ func (n *node) connect() {
 
 func (n *node) waitReady() {
 	n.t.Helper()
-	waitFor(n.t, "the plugin to be synchronised", func() string { return fmt.Sprint(n.plugin.Ready()) }, "<nil>")
+	expect.State(n.t, "the plugin to be synchronised", func() string { return fmt.Sprint(n.plugin.Ready()) }, "<nil>")
 	// The runtime enters the plugin a moment after it has synchronised it.
 	n.nri.BlockPluginSync().Unblock()
 }
@@ -103,30 +103,12 @@ func device(claim string) string {
 // waitCPUs waits until the container runs on these CPUs.
 func (n *node) waitCPUs(c *fakeContainer, want string) {
 	n.t.Helper()
-	waitFor(n.t, "the CPUs of "+c.Name, func() string { return n.cpusOf(c) }, want)
+	expect.State(n.t, "the CPUs of "+c.Name, func() string { return n.cpusOf(c) }, want)
 }
 
 func (n *node) wantCPUs(c *fakeContainer, want string) {
 	n.t.Helper()
 	if got := n.cpusOf(c); got != want {
 		n.t.Errorf("%s runs on CPUs %q, want %q", c.Name, got, want)
-	}
-}
-
-// waitFor waits until the state is as wanted.
-func waitFor(t testing.TB, what string, state func() string, want string) {
-	t.Helper()
-	const limit = 10 * time.Second
-	deadline := time.After(limit)
-	for {
-		got := state()
-		if got == want {
-			return
-		}
-		select {
-		case <-deadline:
-			t.Fatalf("waited %v for %s to become %q, it is %q", limit, what, want, got)
-		case <-time.After(time.Millisecond):
-		}
 	}
 }

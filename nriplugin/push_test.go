@@ -10,6 +10,8 @@ import (
 	"github.com/containerd/nri/pkg/api"
 	"github.com/containerd/nri/pkg/stub"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/topolet/topolet/test/expect"
 )
 
 func TestCanPush(t *testing.T) {
@@ -58,7 +60,7 @@ func TestAnOldRuntimeIsSentNothingUnasked(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.plugin.Push()
-	waitFor(t, "the push to be looked at", func() string {
+	expect.State(t, "the push to be looked at", func() string {
 		if len(n.plugin.push) == 0 {
 			return "yes"
 		}
@@ -127,7 +129,7 @@ func TestARefusedUpdateIsSentAgainWithoutAnEvent(t *testing.T) {
 	n.refuse("a")
 	n.ledger.Untold("a")
 	n.plugin.Push()
-	waitFor(t, "the update", func() string { return strings.Join(n.asked(), " ") }, "a=0-7")
+	expect.State(t, "the update", func() string { return strings.Join(n.asked(), " ") }, "a=0-7")
 	n.wantCPUs(a, "4")
 	n.heed()
 	n.waitCPUs(a, "0-7")

@@ -20,39 +20,10 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/topolet/topolet/allocator"
+	"github.com/topolet/topolet/test/expect"
 	"github.com/topolet/topolet/topology"
 	"github.com/topolet/topolet/topology/topologytest"
 )
-
-// waitFor waits until the state is as wanted.
-func waitFor(t testing.TB, what string, state func() string, want string) {
-	t.Helper()
-	const limit = 10 * time.Second
-	deadline := time.After(limit)
-	for {
-		got := state()
-		if got == want {
-			return
-		}
-		select {
-		case <-deadline:
-			t.Fatalf("waited %v for %s to become %q, it is %q", limit, what, want, got)
-		case <-time.After(time.Millisecond):
-		}
-	}
-}
-
-func wantError(t testing.TB, err error, said ...string) {
-	t.Helper()
-	if err == nil {
-		t.Fatalf("no error, want one that says %q", said)
-	}
-	for _, s := range said {
-		if !strings.Contains(err.Error(), s) {
-			t.Errorf("the error does not say %q: %v", s, err)
-		}
-	}
-}
 
 func TestRunRefusesFlags(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "none.yaml")
@@ -75,7 +46,7 @@ func TestRunRefusesFlags(t *testing.T) {
 			cmd.SetArgs(append([]string{"run"}, tc.args...))
 			cmd.SetOut(io.Discard)
 			cmd.SetErr(io.Discard)
-			wantError(t, cmd.ExecuteContext(t.Context()), tc.said...)
+			expect.Error(t, cmd.ExecuteContext(t.Context()), tc.said...)
 		})
 	}
 }
@@ -96,7 +67,7 @@ func TestLoadConfig(t *testing.T) {
 	}
 	write("apiVersion: topolet.dev/v1alpha1\nkind: Configuration\nreserved: 0-1\n")
 	_, err := loadConfig(path)
-	wantError(t, err, "configuration file "+path, `"reserved"`, "its fields are")
+	expect.Error(t, err, "configuration file "+path, `"reserved"`, "its fields are")
 }
 
 func TestReservedCPUs(t *testing.T) {
@@ -147,11 +118,11 @@ func TestACheckpointThatCannotBeUsedIsKept(t *testing.T) {
 			if diff := cmp.Diff(content, string(kept)); diff != "" {
 				t.Errorf("the kept file (-before +after):\n%s", diff)
 			}
-			waitFor(t, "the Event", func() string {
+			expect.State(t, "the Event", func() string {
 				return strings.Join(slices.Collect(maps.Keys(events(t, client))), " ")
 			}, "Node worker worker Warning CheckpointUnusable")
 			for _, message := range events(t, client) {
-				wantError(t, errors.New(message), files[0], "others of them cannot start until their pods are created anew")
+				expect.Error(t, errors.New(message), files[0], "others of them cannot start until their pods are created anew")
 			}
 		})
 	}
@@ -199,7 +170,7 @@ func TestACheckpointThatCannotBeReadStopsTheStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := loadGrants(t.Context(), allocator.FileStore{Path: path}, nil)
-	wantError(t, err, "read checkpoint")
+	expect.Error(t, err, "read checkpoint")
 	if _, err := os.Stat(path); err != nil {
 		t.Errorf("it was moved: %v", err)
 	}
@@ -214,7 +185,7 @@ func TestASecondInstanceWaitsForTheFirst(t *testing.T) {
 	impatient, cancel := context.WithTimeout(t.Context(), 2*lockPoll)
 	defer cancel()
 	_, err = lockStateDir(impatient, dir)
-	wantError(t, err, "waiting for another topolet to release "+dir)
+	expect.Error(t, err, "waiting for another topolet to release "+dir)
 
 	var waiting sync.WaitGroup
 	waiting.Go(func() {
@@ -276,7 +247,7 @@ func TestHTTP(t *testing.T) {
 	wantAnswer(t, "http://"+address+"/readyz", http.StatusOK, "ok")
 
 	_, _, err = serveHTTP(ctx, address, registry, probes{})
-	wantError(t, err, "flag --http-address", address)
+	expect.Error(t, err, "flag --http-address", address)
 
 	cancel()
 	select {
