@@ -11,6 +11,7 @@ import (
 
 	"github.com/topolet/topolet/topology"
 	"github.com/topolet/topolet/topology/render"
+	"github.com/topolet/topolet/topology/snapshot"
 )
 
 // outputs are the forms in which a machine can be shown.
@@ -28,10 +29,11 @@ func newTopologyCommand() *cobra.Command {
 the NUMA nodes with their memory, and the PCI devices at the CPUs that they are
 near to.
 
-With --root the answer is about another machine, or an earlier time: a directory
-that holds a copy of that machine's /sys.`,
+With --root the answer is about another machine, or an earlier time: the archive
+that topolet snapshot made there, or a directory that holds a copy of that
+machine's /sys.`,
 		Example: `  topolet topology
-  topolet topology --root ./snapshot --output json`,
+  topolet topology --root snapshot.tar.gz --output json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			write, known := outputs[output]
@@ -46,14 +48,14 @@ that holds a copy of that machine's /sys.`,
 			return write(cmd.OutOrStdout(), m)
 		},
 	}
-	cmd.Flags().StringVar(&root, "root", "/", "directory that is read in place of /")
+	cmd.Flags().StringVar(&root, "root", "/", "directory or snapshot that is read in place of /")
 	cmd.Flags().StringVarP(&output, "output", "o", "tree", "form of the answer: tree or json")
 	return cmd
 }
 
-// discover reads the machine below a directory.
-func discover(dir string) (*topology.Machine, error) {
-	root, err := topology.OpenRoot(dir)
+// discover reads the machine below a directory, or in a snapshot.
+func discover(path string) (*topology.Machine, error) {
+	root, err := snapshot.Open(path)
 	if err != nil {
 		return nil, err
 	}
