@@ -3,9 +3,12 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/topolet/topolet/allocator"
+	"github.com/topolet/topolet/topology"
 	"github.com/topolet/topolet/topology/topologytest"
 )
 
@@ -56,15 +59,40 @@ func TestTopologyAsJSON(t *testing.T) {
 	}
 }
 
+func TestThePictureNamesWhoHoldsWhat(t *testing.T) {
+	store := allocator.FileStore{Path: filepath.Join(t.TempDir(), "checkpoint.json")}
+	grant := allocator.Grant{
+		Claim: allocator.Claim{UID: "u", Namespace: "prod", Name: "database"},
+		Parts: []allocator.Part{{
+			Request: allocator.Request{Name: "cpus", Domain: "numa-0", Count: 2}, CPUs: topology.NewCPUSet(1, 5),
+		}},
+	}
+	if err := store.Save([]allocator.Grant{grant}); err != nil {
+		t.Fatal(err)
+	}
+	out, err := execute("topology", "--root", machine(t), "--output", "svg", "--grants", store.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{"<svg", "prod/database", "CPU 5, held by prod/database", "shared pool"} {
+		if !strings.Contains(out, part) {
+			t.Errorf("%q is not in the picture", part)
+		}
+	}
+}
+
 func TestTopologyErrorsSayWhatToMend(t *testing.T) {
 	empty := t.TempDir()
 	for name, tc := range map[string]struct {
 		args []string
 		want []string
 	}{
-		"an unknown output":           {[]string{"topology", "--output", "yaml"}, []string{"--output", `"yaml"`, "json, tree"}},
+		"an unknown output":           {[]string{"topology", "--output", "yaml"}, []string{"--output", `"yaml"`, "json, svg, tree"}},
 		"a root that does not exist":  {[]string{"topology", "--root", empty + "/none"}, []string{"--root", empty + "/none", "no such file"}},
 		"a root that is no machine's": {[]string{"topology", "--root", empty}, []string{"--root", empty, "sys/devices/system/cpu"}},
+		"grants without a picture":    {[]string{"topology", "--grants", "g"}, []string{"--grants", "--output tree", "--output svg"}},
+		"grants that do not exist":    {[]string{"topology", "--grants", empty + "/g", "--output", "svg", "--root", machine(t)}, []string{"--grants", empty + "/g", "no such file"}},
+		"grants that are none":        {[]string{"topology", "--grants", empty, "--output", "svg", "--root", machine(t)}, []string{"--grants", empty}},
 		"an argument too many":        {[]string{"topology", "cpu0"}, []string{"cpu0"}},
 		"an unknown command":          {[]string{"topologies"}, []string{"topologies"}},
 	} {

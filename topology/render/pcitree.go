@@ -2,6 +2,7 @@ package render
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,30 +25,37 @@ type pciTree struct {
 // are, the root is shown at each.
 func attachPCI(top *branch, m *topology.Machine, names PCINames) {
 	p := pciTree{m, names}
-	type group struct {
-		root int
-		near topology.Locality
-		// shown are the functions that go here.
-		shown map[int]bool
+	for _, g := range p.groups() {
+		b := top.holding(g.near.CPUs)
+		b.devices = append(b.devices, p.rootLine(g.root, g.shown, p.where(g.near, b)))
 	}
-	var groups []group
-	for i, f := range m.PCI.Functions {
+}
+
+// pciGroup is the part of a root that is near to one thing.
+type pciGroup struct {
+	root int // topology.None: the functions of which the machine tells no root
+	near topology.Locality
+	// shown are the functions that go here.
+	shown map[int]bool
+}
+
+// groups shares out the functions.
+func (p pciTree) groups() []pciGroup {
+	var groups []pciGroup
+	for i, f := range p.m.PCI.Functions {
 		if f.Kind != topology.PCIEndpoint || p.isFolded(f) {
 			continue
 		}
-		at := slices.IndexFunc(groups, func(g group) bool {
+		at := slices.IndexFunc(groups, func(g pciGroup) bool {
 			return g.root == f.Root && g.near.NUMANode == f.Locality.NUMANode && g.near.CPUs.Equals(f.Locality.CPUs)
 		})
 		if at < 0 {
 			at = len(groups)
-			groups = append(groups, group{f.Root, f.Locality, map[int]bool{}})
+			groups = append(groups, pciGroup{f.Root, f.Locality, map[int]bool{}})
 		}
 		groups[at].shown[i] = true
 	}
-	for _, g := range groups {
-		b := top.holding(g.near.CPUs)
-		b.devices = append(b.devices, p.rootLine(g.root, g.shown, p.where(g.near, b)))
-	}
+	return groups
 }
 
 // holding returns the smallest branch that has all these CPUs; without CPUs that
@@ -84,18 +92,8 @@ func (p pciTree) where(near topology.Locality, at *branch) string {
 
 // rootLine tells one root, and those of its functions that are shown.
 func (p pciTree) rootLine(root int, shown map[int]bool, where string) line {
-	l := line{text: "PCI" + where}
-	var top []int
-	if root == topology.None {
-		for i := range p.m.PCI.Functions {
-			if shown[i] {
-				top = append(top, i)
-			}
-		}
-	} else {
-		l.text = p.m.PCI.Roots[root].String() + where
-		top = p.m.PCI.Roots[root].Children
-	}
+	name, top := p.root(root, shown)
+	l := line{text: name + where}
 	devices, others := p.collect(top, shown)
 	l.children = p.lines(devices)
 	switch {
@@ -106,6 +104,15 @@ func (p pciTree) rootLine(root int, shown map[int]bool, where string) line {
 		l.children = append(l.children, line{text: "also " + counted(others)})
 	}
 	return l
+}
+
+// root returns what a root is called, and what is on its bus; of functions
+// without a root, those that are shown.
+func (p pciTree) root(root int, shown map[int]bool) (name string, top []int) {
+	if root != topology.None {
+		return p.m.PCI.Roots[root].String(), p.m.PCI.Roots[root].Children
+	}
+	return "PCI", slices.Sorted(maps.Keys(shown))
 }
 
 // device is a line in the making: a function, or a bridge with at least two.

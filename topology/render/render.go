@@ -1,3 +1,3 @@
 // Package render writes a [topology.Machine] for its readers: [Tree] for people
-// at a terminal, [JSON] for programs.
+// at a terminal, [SVG] for people with a browser, [JSON] for programs.
 package render

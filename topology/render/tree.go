@@ -214,12 +214,7 @@ func toLine(m *topology.Machine, b *branch) line {
 // A die that is the whole socket, or a cluster that is something else as well,
 // adds nothing.
 func (b *branch) names() string {
-	var nodes []int
-	for _, t := range b.things {
-		if t.rank == nodeRank {
-			nodes = append(nodes, t.id)
-		}
-	}
+	nodes := b.nodes()
 	var names []string
 	for i, t := range b.things {
 		switch {
@@ -234,6 +229,17 @@ func (b *branch) names() string {
 		}
 	}
 	return strings.Join(names, ", ")
+}
+
+// nodes are the numbers of the NUMA nodes that are this branch.
+func (b *branch) nodes() []int {
+	var nodes []int
+	for _, t := range b.things {
+		if t.rank == nodeRank {
+			nodes = append(nodes, t.id)
+		}
+	}
+	return nodes
 }
 
 // alike counts how many branches from the first on can be told in one line:

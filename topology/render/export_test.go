@@ -1,0 +1,7 @@
+package render
+
+// For the tests of what is drawn.
+var (
+	TextWidth    = textWidth
+	CountDevices = countDevices
+)
