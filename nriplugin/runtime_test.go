@@ -17,9 +17,13 @@ import (
 	"github.com/containerd/nri/pkg/api"
 	nrilog "github.com/containerd/nri/pkg/log"
 	"google.golang.org/protobuf/proto"
+	"k8s.io/klog/v2"
 )
 
-func init() { nrilog.Set(quiet{}) }
+func init() {
+	nrilog.Set(quiet{})
+	klog.SetLogger(klog.Logger{})
+}
 
 // quiet silences the runtime's half of NRI.
 type quiet struct{}
