@@ -19,7 +19,12 @@ import (
 // outputs are the forms in which a machine can be shown. Who holds what is for the
 // picture only.
 var outputs = map[string]func(io.Writer, *topology.Machine, []render.Holding) error{
-	"tree": func(w io.Writer, m *topology.Machine, _ []render.Holding) error { return render.Tree(w, m, pciNames) },
+	"tree": func(w io.Writer, m *topology.Machine, _ []render.Holding) error {
+		if wantsColour(w) {
+			return render.ColourTree(w, m, pciNames)
+		}
+		return render.Tree(w, m, pciNames)
+	},
 	"json": func(w io.Writer, m *topology.Machine, _ []render.Holding) error { return render.JSON(w, m) },
 	"svg": func(w io.Writer, m *topology.Machine, holdings []render.Holding) error {
 		return render.SVG(w, m, pciNames, holdings)

@@ -93,7 +93,7 @@ func (p pciTree) where(near topology.Locality, at *branch) string {
 // rootLine tells one root, and those of its functions that are shown.
 func (p pciTree) rootLine(root int, shown map[int]bool, where string) line {
 	name, top := p.root(root, shown)
-	l := line{text: name + where}
+	l := line{text: name + where, device: true}
 	devices, others := p.collect(top, shown)
 	l.children = p.lines(devices)
 	switch {
@@ -101,7 +101,7 @@ func (p pciTree) rootLine(root int, shown map[int]bool, where string) line {
 	case len(l.children) == 0:
 		l.text += ": " + counted(others)
 	default:
-		l.children = append(l.children, line{text: "also " + counted(others)})
+		l.children = append(l.children, line{text: "also " + counted(others), device: true})
 	}
 	return l
 }
@@ -171,7 +171,7 @@ func (p pciTree) lines(devices []device) []line {
 			continue
 		}
 		if d.behind != nil {
-			lines = append(lines, line{text: d.text + d.address.String(), children: p.lines(d.behind)})
+			lines = append(lines, line{text: d.text + d.address.String(), children: p.lines(d.behind), device: true})
 			continue
 		}
 		var addresses []string
@@ -182,10 +182,10 @@ func (p pciTree) lines(devices []device) []line {
 			}
 		}
 		if len(addresses) == 1 {
-			lines = append(lines, line{text: addresses[0] + " " + d.text})
+			lines = append(lines, line{text: addresses[0] + " " + d.text, device: true})
 			continue
 		}
-		lines = append(lines, line{text: fmt.Sprintf("%d × %s: %s", len(addresses), d.text, strings.Join(shortList(addresses), "  "))})
+		lines = append(lines, line{text: fmt.Sprintf("%d × %s: %s", len(addresses), d.text, strings.Join(shortList(addresses), "  ")), device: true})
 	}
 	return lines
 }

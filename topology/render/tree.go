@@ -20,12 +20,22 @@ import (
 // with a single thing behind it not shown, and what belongs to the chipset is only
 // counted.
 func Tree(w io.Writer, m *topology.Machine, names PCINames) error {
+	return tree(w, m, names, plain)
+}
+
+// ColourTree is [Tree] with the NUMA nodes, cores and devices told apart by the
+// colours of a terminal.
+func ColourTree(w io.Writer, m *topology.Machine, names PCINames) error {
+	return tree(w, m, names, coloured)
+}
+
+func tree(w io.Writer, m *topology.Machine, names PCINames, p paint) error {
 	var out strings.Builder
 	writeSummary(&out, m)
 	out.WriteByte('\n')
 	top, crossing := nest(m)
 	attachPCI(top, m, names)
-	writeBranch(&out, m, top)
+	writeBranch(&out, m, top, p)
 	writeCrossing(&out, crossing)
 	writeNodes(&out, m)
 	_, err := io.WriteString(w, out.String())
@@ -156,22 +166,24 @@ type line struct {
 	// first is the lowest CPU: lines are in the order of these.
 	first    int
 	children []line
+	// device is a line about PCI.
+	device bool
 }
 
-func writeBranch(out *strings.Builder, m *topology.Machine, b *branch) {
+func writeBranch(out *strings.Builder, m *topology.Machine, b *branch, p paint) {
 	top := toLine(m, b)
-	out.WriteString(top.text + "\n")
-	writeLines(out, top.children, "")
+	out.WriteString(p(top) + "\n")
+	writeLines(out, top.children, "", p)
 }
 
-func writeLines(out *strings.Builder, lines []line, indent string) {
+func writeLines(out *strings.Builder, lines []line, indent string, p paint) {
 	for i, l := range lines {
 		branch, below := "├─ ", "│  "
 		if i == len(lines)-1 {
 			branch, below = "└─ ", "   "
 		}
-		out.WriteString(indent + branch + l.text + "\n")
-		writeLines(out, l.children, indent+below)
+		out.WriteString(indent + branch + p(l) + "\n")
+		writeLines(out, l.children, indent+below, p)
 	}
 }
 
