@@ -76,8 +76,8 @@ func (p *Plugin) PostCreateContainer(_ context.Context, _ *api.PodSandbox, ctr *
 
 // StartContainer reads back what the kernel made of the container's CPUs, and of
 // everyone else's if they are exclusive, and fails the start if that is not what
-// was promised; see [Plugin.verify]. Containerd and CRI-O have made the cgroup by now and have not
-// let the workload run.
+// was promised. Containerd and CRI-O have made the cgroup by now and have not let
+// the workload run.
 func (p *Plugin) StartContainer(ctx context.Context, pod *api.PodSandbox, ctr *api.Container) (err error) {
 	defer p.metrics.observe("StartContainer", &err)()
 	entry, ok := p.ledger.Entry(allocator.ContainerID(ctr.GetId()))
