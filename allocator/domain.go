@@ -50,10 +50,10 @@ type group struct {
 }
 
 // Domains divides the machine into domains, ordered by NUMA node and then by
-// core type with the standard or performance cores first. Cores that touch the
+// core type with the fastest first. Cores that touch the
 // reserved set, that are isolated from the kernel's scheduler, that miss a
-// thread or that straddle NUMA nodes are in no domain; their CPUs stay in the
-// shared pool. A domain without cores is not returned.
+// thread, that straddle NUMA nodes or that no NUMA node names are in no domain;
+// their CPUs stay in the shared pool. A domain without cores is not returned.
 func Domains(m *topology.Machine, reserved topology.CPUSet) []*Domain {
 	type key struct {
 		node int
@@ -62,7 +62,7 @@ func Domains(m *topology.Machine, reserved topology.CPUSet) []*Domain {
 	found := map[key][]core{}
 	for _, c := range wholeCores(m) {
 		cpu, _ := m.CPU(c.cpus[0])
-		if touches(c, reserved) || touches(c, m.Isolated) || straddles(m, c, cpu) {
+		if nodeless := cpu.NUMANode == topology.None && len(m.NUMANodes) > 0; nodeless || touches(c, reserved) || touches(c, m.Isolated) || straddles(m, c, cpu) {
 			continue
 		}
 		k := key{cpu.NUMANode, cpu.CoreType}
@@ -71,7 +71,9 @@ func Domains(m *topology.Machine, reserved topology.CPUSet) []*Domain {
 
 	domains := make([]*Domain, 0, len(found))
 	for k, cores := range found {
-		domains = append(domains, newDomain(m, k.node, k.kind, cores))
+		d := newDomain(m, k.node, k.kind, cores)
+		d.Name = domainName(k.node, k.kind, len(found[key{k.node, topology.Performance}]) > 0)
+		domains = append(domains, d)
 	}
 	slices.SortFunc(domains, func(a, b *Domain) int {
 		return cmp.Or(
@@ -139,7 +141,6 @@ func newDomain(m *topology.Machine, node int, kind topology.CoreType, cores []co
 	})
 
 	d := &Domain{
-		Name:           domainName(node, kind),
 		NUMANode:       node,
 		CoreType:       kind,
 		ThreadsPerCore: threads,
@@ -184,17 +185,16 @@ func commonSocket(m *topology.Machine, ids []int) int {
 	return socket
 }
 
-func domainName(node int, kind topology.CoreType) string {
+// domainName tells the kinds of cores of a node apart. The fastest kind has the
+// plain name; a machine with three kinds has standard cores beside faster ones.
+func domainName(node int, kind topology.CoreType, faster bool) string {
 	name := fmt.Sprintf("numa-%d", max(node, 0))
-	if kind == topology.Efficiency {
+	if kind == topology.Efficiency || kind == topology.Standard && faster {
 		name += "-" + string(kind)
 	}
 	return name
 }
 
 func kindOrder(kind topology.CoreType) int {
-	if kind == topology.Efficiency {
-		return 1
-	}
-	return 0
+	return slices.Index([]topology.CoreType{topology.Performance, topology.Standard, topology.Efficiency}, kind)
 }

@@ -94,6 +94,42 @@ func TestDomains(t *testing.T) {
 	}
 }
 
+func TestDomainsHaveDifferentNamesOnOddMachines(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*topology.CPU)
+		want   []string
+	}{
+		"three kinds of cores": {
+			func(c *topology.CPU) {
+				c.CoreType = []topology.CoreType{topology.Performance, topology.Standard, topology.Efficiency}[c.ID%3]
+			},
+			[]string{"numa-0 0,3", "numa-0-standard 1,4", "numa-0-efficiency 2,5"},
+		},
+		"CPUs that no NUMA node names": {
+			func(c *topology.CPU) {
+				if c.ID > 3 {
+					c.NUMANode = topology.None
+				}
+			},
+			[]string{"numa-0 0-3"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := topologytest.New(topologytest.Spec{CoresPerL3: 6})
+			for i := range m.CPUs {
+				test.change(&m.CPUs[i])
+			}
+			var got []string
+			for _, d := range Domains(m, topology.CPUSet{}) {
+				got = append(got, d.Name+" "+d.CPUs.String())
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestDefaultReservedIsTheFirstCore(t *testing.T) {
 	m := topologytest.New(topologytest.Spec{CoresPerL3: 4, Threads: 2})
 	if got := DefaultReserved(m).String(); got != "0,4" {
