@@ -38,6 +38,8 @@ type Ledger struct {
 	// delays Grant and Release and nobody else. It is taken before mu.
 	saving sync.Mutex
 
+	ordered []*Domain // as Domains returns them; they never change
+
 	mu         sync.Mutex
 	domains    map[string]*Domain
 	shareable  topology.CPUSet // what the pool is when nothing is granted
@@ -61,13 +63,14 @@ func NewLedger(m *topology.Machine, reserved topology.CPUSet, store Store, grant
 	}
 	l := &Ledger{
 		store:      store,
+		ordered:    Domains(m, reserved),
 		domains:    map[string]*Domain{},
 		shareable:  shareable,
 		reserved:   reserved,
 		grants:     map[ClaimUID]Grant{},
 		containers: map[ContainerID]*tracked{},
 	}
-	for _, d := range Domains(m, reserved) {
+	for _, d := range l.ordered {
 		l.domains[d.Name] = d
 	}
 	for _, g := range grants {
@@ -326,8 +329,8 @@ func (l *Ledger) Grants() []Grant {
 	return slices.SortedFunc(maps.Values(l.grants), func(a, b Grant) int { return cmp.Compare(a.UID, b.UID) })
 }
 
-// Domains returns the domains of the machine, by name.
-func (l *Ledger) Domains() map[string]*Domain { return l.domains }
+// Domains returns what claims are served from, in the order of [Domains].
+func (l *Ledger) Domains() []*Domain { return l.ordered }
 
 // Conflict is something the ledger holds although it ought not to be. Its CPUs
 // are withheld from everyone else.

@@ -41,12 +41,12 @@ func (p *Plugin) health(now time.Time) kubeletplugin.DeviceHealthReport {
 		}
 	}
 	if err := p.runtime.Ready(); err != nil {
-		for _, d := range p.domains {
+		for _, d := range p.ledger.Domains() {
 			problems[d.Name] = err.Error()
 		}
 	}
 	names := map[string]bool{}
-	for _, d := range p.domains {
+	for _, d := range p.ledger.Domains() {
 		names[d.Name] = true
 	}
 	for name := range problems {

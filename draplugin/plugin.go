@@ -56,7 +56,6 @@ type Notifier interface {
 type Plugin struct {
 	opts     Options
 	ledger   *allocator.Ledger
-	domains  []*allocator.Domain
 	runtime  Runtime
 	notifier Notifier
 	cdi      cdiFolder
@@ -72,10 +71,10 @@ type Plugin struct {
 
 var _ kubeletplugin.DRAPlugin = (*Plugin)(nil)
 
-// New returns a driver that serves claims from the domains through the ledger.
-// It touches nothing before [Plugin.Run]. Released is called after CPUs have
+// New returns a driver that publishes the ledger's domains and serves claims from
+// them. It touches nothing before [Plugin.Run]. Released is called after CPUs have
 // returned to the shared pool; it must not block.
-func New(opts Options, ledger *allocator.Ledger, domains []*allocator.Domain, runtime Runtime, notifier Notifier, released func()) (*Plugin, error) {
+func New(opts Options, ledger *allocator.Ledger, runtime Runtime, notifier Notifier, released func()) (*Plugin, error) {
 	folder, err := newCDIFolder(opts.CDIDir)
 	if err != nil {
 		return nil, err
@@ -83,7 +82,6 @@ func New(opts Options, ledger *allocator.Ledger, domains []*allocator.Domain, ru
 	return &Plugin{
 		opts:     opts,
 		ledger:   ledger,
-		domains:  domains,
 		runtime:  runtime,
 		notifier: notifier,
 		cdi:      folder,
@@ -121,7 +119,7 @@ func (p *Plugin) Run(ctx context.Context) error {
 	}
 	p.helper.Store(helper)
 	defer p.helper.Store(nil)
-	klog.FromContext(ctx).Info("Serving claims", "driver", DriverName, "devices", len(p.domains))
+	klog.FromContext(ctx).Info("Serving claims", "driver", DriverName, "devices", len(p.ledger.Domains()))
 	select {
 	case <-ctx.Done():
 		return nil
@@ -149,7 +147,7 @@ func (p *Plugin) Ready() error {
 // resources is the node's pool: all devices, in slices within the API's limit.
 func (p *Plugin) resources() resourceslice.DriverResources {
 	var pool resourceslice.Pool
-	devices := Devices(p.domains)
+	devices := Devices(p.ledger.Domains())
 	for len(devices) > 0 {
 		n := min(devicesPerSlice, len(devices))
 		pool.Slices = append(pool.Slices, resourceslice.Slice{Devices: devices[:n:n]})

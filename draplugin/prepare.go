@@ -57,9 +57,9 @@ func (p *Plugin) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) 
 // devicesOf lists the grant's devices for the kubelet. A request's CDI device
 // covers all of its results, so only the first of them carries it.
 func (p *Plugin) devicesOf(g allocator.Grant) []kubeletplugin.Device {
-	attrs := map[string]*allocator.Domain{}
-	for _, d := range p.domains {
-		attrs[d.Name] = d
+	domains := map[string]*allocator.Domain{}
+	for _, d := range p.ledger.Domains() {
+		domains[d.Name] = d
 	}
 	named := map[string]bool{}
 	devices := make([]kubeletplugin.Device, 0, len(g.Parts))
@@ -68,7 +68,7 @@ func (p *Plugin) devicesOf(g allocator.Grant) []kubeletplugin.Device {
 			Requests:   []string{part.Name},
 			PoolName:   p.opts.NodeName,
 			DeviceName: part.Domain,
-			Metadata:   metadataOf(attrs[part.Domain], part),
+			Metadata:   metadataOf(domains[part.Domain], part),
 		}
 		if part.Share != "" {
 			device.ShareID = ptr.To(types.UID(part.Share))

@@ -121,7 +121,7 @@ func (r *rig) start(t testing.TB) {
 		t.Fatal(err)
 	}
 	r.Plugin, err = New(Options{NodeName: nodeName, CDIDir: r.cdiDir}, ledger,
-		allocator.Domains(r.machine, r.reserved), r.side, r.notes, func() { r.released++ })
+		r.side, r.notes, func() { r.released++ })
 	if err != nil {
 		t.Fatal(err)
 	}

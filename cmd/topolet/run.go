@@ -142,7 +142,7 @@ func run(ctx context.Context, opts runOptions) error {
 		PluginDir:   filepath.Join(opts.pluginsDir, draplugin.DriverName),
 		RegistryDir: opts.registryDir,
 		CDIDir:      opts.cdiDir,
-	}, ledger, allocator.Domains(machine, reserved), runtime, notes, runtime.Push)
+	}, ledger, runtime, notes, runtime.Push)
 	if err != nil {
 		return err
 	}
