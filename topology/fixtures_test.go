@@ -17,26 +17,6 @@ import (
 	"github.com/topolet/topolet/topology/topologytest"
 )
 
-// machinesDir finds the collection of dumps of real machines, which is kept
-// beside the repository for its size and its licences.
-func machinesDir(t testing.TB) string {
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for {
-		candidate := filepath.Join(dir, "shared", "fixtures", "topology")
-		if _, err := os.Stat(candidate); err == nil {
-			return candidate
-		}
-		parent := filepath.Dir(dir)
-		if parent == dir {
-			t.Skip("no collection of machines: shared/fixtures/topology is in no directory above this one")
-		}
-		dir = parent
-	}
-}
-
 // oracle is what is certain about a machine of the collection.
 type oracle struct {
 	OnlineCPUs   string   `json:"onlineCPUs"`
@@ -89,13 +69,9 @@ type answer struct {
 
 func TestRealMachinesAreReadAsTheyAre(t *testing.T) {
 	t.Parallel()
-	dir := machinesDir(t)
-	archives, err := filepath.Glob(filepath.Join(dir, "*.tar.gz"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	archives := topologytest.RealMachines()
 	if len(archives) == 0 {
-		t.Fatalf("no machine in %s", dir)
+		t.Skip("no collection of machines: shared/fixtures/topology is in no directory above this one, or is empty")
 	}
 	for _, archive := range archives {
 		name := strings.TrimSuffix(filepath.Base(archive), ".tar.gz")
@@ -104,7 +80,7 @@ func TestRealMachinesAreReadAsTheyAre(t *testing.T) {
 			m := discoverArchive(t, archive)
 			checkInvariants(t, m)
 			var want oracle
-			text, err := os.ReadFile(filepath.Join(dir, name+".json"))
+			text, err := os.ReadFile(strings.TrimSuffix(archive, ".tar.gz") + ".json")
 			if err != nil {
 				t.Fatal(err)
 			}
