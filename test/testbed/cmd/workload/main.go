@@ -1,5 +1,5 @@
 // Command workload says, one JSON object a line, where the kernel lets it run:
-// at its first instruction and again whenever that changes. Tests read its log
+// at its first instruction and again whenever that has changed. Tests read its log
 // to see whether it was ever outside the CPUs that were promised to it.
 package main
 
@@ -70,7 +70,9 @@ func main() {
 			say("end", last)
 			os.Exit(*code)
 		case <-tick.C:
-			if now := observe(); now != last {
+			// A look during a change is half old and half new: only what two looks
+			// in a row agree on was ever true.
+			if now := observe(); now != last && now == observe() {
 				say("change", now)
 				last = now
 			}
