@@ -1,6 +1,10 @@
 package allocator
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/topolet/topolet/topology"
+)
 
 // UnknownDomainError says that a claim was allocated from a domain that this
 // machine does not have.
@@ -61,4 +65,18 @@ func (e *NotReservedError) Error() string {
 		"use a claim of the pod's own, for example through a ResourceClaimTemplate",
 		e.Container.Name, e.Container.PodNamespace, e.Container.PodName, e.Container.Pod,
 		e.Grant.Namespace, e.Grant.Name, e.Grant.UID)
+}
+
+// OfflineError says that a container names a claim of whose CPUs some are offline.
+type OfflineError struct {
+	Container Container
+	Grant     Grant
+	CPUs      topology.CPUSet
+}
+
+func (e *OfflineError) Error() string {
+	return fmt.Sprintf("container %s of pod %s/%s names claim %s/%s (%s), whose CPUs %s are offline: "+
+		"bring them back online, or delete the pod so that its claim is allocated anew",
+		e.Container.Name, e.Container.PodNamespace, e.Container.PodName,
+		e.Grant.Namespace, e.Grant.Name, e.Grant.UID, e.CPUs)
 }

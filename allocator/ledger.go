@@ -38,12 +38,10 @@ type Ledger struct {
 	// delays Grant and Release and nobody else. It is taken before mu.
 	saving sync.Mutex
 
-	ordered []*Domain // as Domains returns them; they never change
+	reserved topology.CPUSet // as configured
 
 	mu         sync.Mutex
-	domains    map[string]*Domain
-	shareable  topology.CPUSet // what the pool is when nothing is granted
-	reserved   topology.CPUSet
+	inventory  *Inventory
 	grants     map[ClaimUID]Grant
 	containers map[ContainerID]*tracked
 }
@@ -55,28 +53,44 @@ type Ledger struct {
 // Grants are taken over as they are, also where the machine no longer has their
 // CPUs: [Ledger.Conflicts] tells.
 func NewLedger(m *topology.Machine, reserved topology.CPUSet, store Store, grants []Grant) (*Ledger, error) {
-	shareable := m.Online.Difference(m.Isolated)
-	reserved = reserved.Intersection(shareable)
-	if reserved.IsEmpty() {
-		return nil, fmt.Errorf("no reserved CPU is online and free of isolcpus: reserve at least one of %s, "+
-			"so that containers without a claim have a CPU to run on", shareable)
+	inventory, err := newInventory(m, reserved)
+	if err != nil {
+		return nil, err
 	}
 	l := &Ledger{
 		store:      store,
-		ordered:    Domains(m, reserved),
-		domains:    map[string]*Domain{},
-		shareable:  shareable,
 		reserved:   reserved,
+		inventory:  inventory,
 		grants:     map[ClaimUID]Grant{},
 		containers: map[ContainerID]*tracked{},
-	}
-	for _, d := range l.ordered {
-		l.domains[d.Name] = d
 	}
 	for _, g := range grants {
 		l.grants[g.UID] = g
 	}
 	return l, nil
+}
+
+// Replace puts another picture of the machine in the place of the present one,
+// after CPUs went offline or came back. Grants keep their CPUs: a container whose
+// claim lost some runs on the others, or on the shared pool when none is left,
+// until they are back. On an error, which is that of [NewLedger], nothing has
+// changed.
+func (l *Ledger) Replace(m *topology.Machine) error {
+	inventory, err := newInventory(m, l.reserved)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.inventory = inventory
+	return nil
+}
+
+// Inventory returns what the machine has to give at present.
+func (l *Ledger) Inventory() *Inventory {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.inventory
 }
 
 // Grant gives a claim CPUs for each of its requests and returns when they are
@@ -130,9 +144,9 @@ func (l *Ledger) enter(claim Claim, requests []Request) (g Grant, undo func(), e
 // assemble chooses the CPUs of all requests, or of none.
 func (l *Ledger) assemble(claim Claim, requests []Request) (Grant, error) {
 	g := Grant{Claim: claim}
-	free := l.shareable.Difference(l.busy())
+	free := l.inventory.shareable.Difference(l.busy())
 	for _, r := range requests {
-		d, ok := l.domains[r.Domain]
+		d, ok := l.inventory.Domain(r.Domain)
 		if !ok {
 			return Grant{}, &UnknownDomainError{Domain: r.Domain}
 		}
@@ -183,13 +197,19 @@ func (l *Ledger) releasable(uid ClaimUID) (Grant, bool, error) {
 }
 
 // Admit enters a container that is about to be created and returns the CPUs it
-// must be created with. The error is an [*UnknownClaimError] or a
-// [*NotReservedError], and the container is then not entered.
+// must be created with. The error is an [*UnknownClaimError], a
+// [*NotReservedError] or an [*OfflineError], and the container is then not entered.
 func (l *Ledger) Admit(c Container) (topology.CPUSet, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.permitted(c); err != nil {
 		return topology.CPUSet{}, err
+	}
+	for _, ref := range c.Claims {
+		g := l.grants[ref.Claim]
+		if offline := l.inventory.offline(g.CPUsOf(ref.Request)); !offline.IsEmpty() {
+			return topology.CPUSet{}, &OfflineError{Container: c, Grant: g, CPUs: offline}
+		}
 	}
 	cpus := l.desired(c, l.pool())
 	l.containers[c.ID] = &tracked{Container: c, told: cpus, isTold: true}
@@ -234,12 +254,12 @@ func (l *Ledger) Sync(containers []Container) {
 	defer l.mu.Unlock()
 	clear(l.containers)
 	for _, c := range containers {
-		if l.shareable.IsSubsetOf(c.Observed) {
+		if l.inventory.shareable.IsSubsetOf(c.Observed) {
 			c.Observed = topology.CPUSet{}
 		}
 		told := c.Observed
 		if told.IsEmpty() {
-			told = l.shareable
+			told = l.inventory.shareable
 		}
 		l.containers[c.ID] = &tracked{Container: c, listed: true, told: told, isTold: true}
 	}
@@ -329,49 +349,6 @@ func (l *Ledger) Grants() []Grant {
 	return slices.SortedFunc(maps.Values(l.grants), func(a, b Grant) int { return cmp.Compare(a.UID, b.UID) })
 }
 
-// Domains returns what claims are served from, in the order of [Domains].
-func (l *Ledger) Domains() []*Domain { return l.ordered }
-
-// Conflict is something the ledger holds although it ought not to be. Its CPUs
-// are withheld from everyone else.
-type Conflict struct {
-	// Domain is the domain concerned, or empty.
-	Domain  string
-	Message string
-}
-
-// Conflicts returns the grants that lie outside the domain they came from and
-// the containers with a claim that nobody prepared, in a stable order.
-func (l *Ledger) Conflicts() []Conflict {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var found []Conflict
-	for _, g := range l.grants {
-		for _, p := range g.Parts {
-			lost := p.CPUs
-			if d, ok := l.domains[p.Domain]; ok {
-				lost = lost.Difference(d.CPUs)
-			}
-			if !lost.IsEmpty() {
-				found = append(found, Conflict{p.Domain, fmt.Sprintf(
-					"claim %s/%s (%s) holds CPUs %s, of which %s no longer belong to device %s: delete its pods to release them",
-					g.Namespace, g.Name, g.UID, p.CPUs, lost, p.Domain)})
-			}
-		}
-	}
-	for _, c := range l.containers {
-		if l.isOrphan(c.Container) {
-			found = append(found, Conflict{"", fmt.Sprintf(
-				"container %s of pod %s/%s runs on CPUs %q of a claim that is not prepared here: delete the pod to release them",
-				c.Name, c.PodNamespace, c.PodName, c.Observed)})
-		}
-	}
-	slices.SortFunc(found, func(a, b Conflict) int {
-		return cmp.Or(cmp.Compare(a.Domain, b.Domain), cmp.Compare(a.Message, b.Message))
-	})
-	return found
-}
-
 // busy are the CPUs that nobody else may get.
 func (l *Ledger) busy() topology.CPUSet {
 	var busy topology.CPUSet
@@ -380,7 +357,7 @@ func (l *Ledger) busy() topology.CPUSet {
 	}
 	for _, c := range l.containers {
 		if l.isOrphan(c.Container) {
-			for _, d := range l.domains {
+			for _, d := range l.inventory.Domains {
 				busy = busy.Union(c.Observed.Intersection(d.CPUs))
 			}
 		}
@@ -391,9 +368,9 @@ func (l *Ledger) busy() topology.CPUSet {
 // pool is never empty: if grants from before a change of the configuration
 // cover every CPU, it falls back to the reserved ones.
 func (l *Ledger) pool() topology.CPUSet {
-	pool := l.shareable.Difference(l.busy())
+	pool := l.inventory.shareable.Difference(l.busy())
 	if pool.IsEmpty() {
-		return l.reserved
+		return l.inventory.reserved
 	}
 	return pool
 }
@@ -403,7 +380,9 @@ func (l *Ledger) isOrphan(c Container) bool {
 }
 
 // desired are the CPUs of a container: those of its claims, or the pool. An
-// orphan stays where it was observed, unless that was everywhere.
+// orphan stays where it was observed, unless that was everywhere. Of a claim's
+// CPUs those count that are online: with none of them the kernel would let the
+// container run anywhere, on the CPUs of other claims too.
 func (l *Ledger) desired(c Container, pool topology.CPUSet) topology.CPUSet {
 	if len(c.Claims) == 0 {
 		return pool
@@ -420,11 +399,14 @@ func (l *Ledger) desired(c Container, pool topology.CPUSet) topology.CPUSet {
 			if ref.Request != "" && ref.Request != p.Name {
 				continue
 			}
-			cpus = cpus.Union(p.CPUs)
+			cpus = cpus.Union(l.inventory.online(p.CPUs))
 			if p.SharedPool {
 				cpus = cpus.Union(pool)
 			}
 		}
+	}
+	if cpus.IsEmpty() {
+		return pool
 	}
 	return cpus
 }

@@ -351,7 +351,7 @@ func TestThePoolIsNeverEmpty(t *testing.T) {
 	if got := l.Pool().String(); got != "1" {
 		t.Errorf("pool: %s", got)
 	}
-	if got := l.Conflicts(); len(got) != 1 || got[0].Domain != "numa-0" {
+	if got := l.Conflicts(); len(got) != 1 || got[0].Part.Domain != "numa-0" {
 		t.Errorf("conflicts: %+v", got)
 	}
 }

@@ -27,6 +27,12 @@ const (
 	AttributeCoreType       resourceapi.QualifiedName = DriverName + "/coreType"
 	AttributeThreadsPerCore resourceapi.QualifiedName = DriverName + "/threadsPerCore"
 	AttributeIsolated       resourceapi.QualifiedName = DriverName + "/isolated"
+	// AttributeNetworkFunctions and AttributeNVMeFunctions count the PCI functions
+	// of these classes on the device's NUMA node, virtual functions left out. By
+	// them a claim gets CPUs beside the host's own network card or disk, which no
+	// driver publishes.
+	AttributeNetworkFunctions resourceapi.QualifiedName = DriverName + "/networkFunctions"
+	AttributeNVMeFunctions    resourceapi.QualifiedName = DriverName + "/nvmeFunctions"
 	// AttributeCPUSet is in the metadata of a prepared claim only: the CPUs that
 	// it got.
 	AttributeCPUSet resourceapi.QualifiedName = DriverName + "/cpuset"
@@ -38,13 +44,13 @@ const LevelNUMA = "numa"
 
 // Devices returns a consumable device for each domain, in the same order and
 // under the same name.
-func Devices(domains []*allocator.Domain) []resourceapi.Device {
-	devices := make([]resourceapi.Device, 0, len(domains))
-	for _, d := range domains {
+func Devices(inv *allocator.Inventory) []resourceapi.Device {
+	devices := make([]resourceapi.Device, 0, len(inv.Domains))
+	for _, d := range inv.Domains {
 		cpus, threads := int64(d.CPUs.Size()), int64(d.ThreadsPerCore)
 		devices = append(devices, resourceapi.Device{
 			Name:                     d.Name,
-			Attributes:               attributes(d),
+			Attributes:               attributes(inv.Machine, d),
 			AllowMultipleAllocations: ptr.To(true),
 			Capacity: map[resourceapi.QualifiedName]resourceapi.DeviceCapacity{
 				CapacityCPUs:    capacity(cpus, threads),
@@ -55,12 +61,14 @@ func Devices(domains []*allocator.Domain) []resourceapi.Device {
 	return devices
 }
 
-func attributes(d *allocator.Domain) map[resourceapi.QualifiedName]resourceapi.DeviceAttribute {
+func attributes(m *topology.Machine, d *allocator.Domain) map[resourceapi.QualifiedName]resourceapi.DeviceAttribute {
 	attrs := map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{
-		AttributeLevel:          {StringValue: ptr.To(LevelNUMA)},
-		AttributeCoreType:       {StringValue: ptr.To(string(d.CoreType))},
-		AttributeThreadsPerCore: {IntValue: ptr.To(int64(d.ThreadsPerCore))},
-		AttributeIsolated:       {BoolValue: ptr.To(false)},
+		AttributeLevel:            {StringValue: ptr.To(LevelNUMA)},
+		AttributeCoreType:         {StringValue: ptr.To(string(d.CoreType))},
+		AttributeThreadsPerCore:   {IntValue: ptr.To(int64(d.ThreadsPerCore))},
+		AttributeIsolated:         {BoolValue: ptr.To(false)},
+		AttributeNetworkFunctions: {IntValue: ptr.To(functionsNear(m, d.NUMANode, classNetwork))},
+		AttributeNVMeFunctions:    {IntValue: ptr.To(functionsNear(m, d.NUMANode, classNVMe))},
 	}
 	if d.NUMANode != topology.None {
 		attrs[deviceattribute.StandardDeviceAttributeNUMANode] = resourceapi.DeviceAttribute{IntValue: ptr.To(int64(d.NUMANode))}
@@ -69,6 +77,26 @@ func attributes(d *allocator.Domain) map[resourceapi.QualifiedName]resourceapi.D
 		attrs[AttributeSocket] = resourceapi.DeviceAttribute{IntValue: ptr.To(int64(d.Socket))}
 	}
 	return attrs
+}
+
+// pciClass is the leading part of a PCI class, and by how many bits it leads.
+type pciClass struct{ code, shift int }
+
+var (
+	classNetwork = pciClass{0x02, 16}
+	classNVMe    = pciClass{0x010802, 0}
+)
+
+// functionsNear counts the physical functions of a class on a NUMA node.
+func functionsNear(m *topology.Machine, node int, class pciClass) int64 {
+	var n int64
+	for _, f := range m.PCI.Functions {
+		if f.Class != topology.None && f.Class>>class.shift == class.code &&
+			f.PhysicalFunction == topology.None && f.Locality.NUMANode == node {
+			n++
+		}
+	}
+	return n
 }
 
 // capacity is consumed in multiples of step, and step of it by a request that

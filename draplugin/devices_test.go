@@ -50,46 +50,46 @@ func TestDevices(t *testing.T) {
 		want    []string
 	}{
 		{"two threads per core", []string{
-			"numa-0 coreType=standard, cpus:14 default 2 from 2 by 2, isolated=false, level=numa, resource.kubernetes.io/numaNode=0, socket=0, tenants:7 default 1 from 1 by 1, threadsPerCore=2",
-			"numa-1 coreType=standard, cpus:16 default 2 from 2 by 2, isolated=false, level=numa, resource.kubernetes.io/numaNode=1, socket=0, tenants:8 default 1 from 1 by 1, threadsPerCore=2",
-			"numa-2 coreType=standard, cpus:16 default 2 from 2 by 2, isolated=false, level=numa, resource.kubernetes.io/numaNode=2, socket=1, tenants:8 default 1 from 1 by 1, threadsPerCore=2",
-			"numa-3 coreType=standard, cpus:16 default 2 from 2 by 2, isolated=false, level=numa, resource.kubernetes.io/numaNode=3, socket=1, tenants:8 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-0 coreType=standard, cpus:14 default 2 from 2 by 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:7 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-1 coreType=standard, cpus:16 default 2 from 2 by 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=1, socket=0, tenants:8 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-2 coreType=standard, cpus:16 default 2 from 2 by 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=2, socket=1, tenants:8 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-3 coreType=standard, cpus:16 default 2 from 2 by 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=3, socket=1, tenants:8 default 1 from 1 by 1, threadsPerCore=2",
 		}},
 		{"four threads per core", []string{
-			"numa-0 coreType=standard, cpus:16 default 4 from 4 by 4, isolated=false, level=numa, resource.kubernetes.io/numaNode=0, socket=0, tenants:4 default 1 from 1 by 1, threadsPerCore=4",
-			"numa-1 coreType=standard, cpus:20 default 4 from 4 by 4, isolated=false, level=numa, resource.kubernetes.io/numaNode=1, socket=1, tenants:5 default 1 from 1 by 1, threadsPerCore=4",
+			"numa-0 coreType=standard, cpus:16 default 4 from 4 by 4, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:4 default 1 from 1 by 1, threadsPerCore=4",
+			"numa-1 coreType=standard, cpus:20 default 4 from 4 by 4, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=1, socket=1, tenants:5 default 1 from 1 by 1, threadsPerCore=4",
 		}},
 		{"two types of cores", []string{
-			"numa-0 coreType=performance, cpus:6 default 2 from 2 by 2, isolated=false, level=numa, resource.kubernetes.io/numaNode=0, socket=0, tenants:3 default 1 from 1 by 1, threadsPerCore=2",
-			"numa-0-efficiency coreType=efficiency, cpus:8 default 1 from 1 by 1, isolated=false, level=numa, resource.kubernetes.io/numaNode=0, socket=0, tenants:8 default 1 from 1 by 1, threadsPerCore=1",
+			"numa-0 coreType=performance, cpus:6 default 2 from 2 by 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:3 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-0-efficiency coreType=efficiency, cpus:8 default 1 from 1 by 1, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:8 default 1 from 1 by 1, threadsPerCore=1",
 		}},
 		// The smallest devices leave no room for a range.
 		{"one core to give", []string{
-			"numa-0 coreType=standard, cpus:2 default 2 only 2, isolated=false, level=numa, resource.kubernetes.io/numaNode=0, socket=0, tenants:1 default 1 only 1, threadsPerCore=2",
+			"numa-0 coreType=standard, cpus:2 default 2 only 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:1 default 1 only 1, threadsPerCore=2",
 		}},
 		{"one CPU to give", []string{
-			"numa-0 coreType=standard, cpus:1 default 1 only 1, isolated=false, level=numa, resource.kubernetes.io/numaNode=0, socket=0, tenants:1 default 1 only 1, threadsPerCore=1",
+			"numa-0 coreType=standard, cpus:1 default 1 only 1, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:1 default 1 only 1, threadsPerCore=1",
 		}},
 		{"two cores to give", []string{
-			"numa-0 coreType=standard, cpus:4 default 2 from 2 by 2, isolated=false, level=numa, resource.kubernetes.io/numaNode=0, socket=0, tenants:2 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-0 coreType=standard, cpus:4 default 2 from 2 by 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:2 default 1 from 1 by 1, threadsPerCore=2",
 		}},
 		{"node numbers with holes", []string{
-			"numa-0 coreType=standard, cpus:2 default 1 from 1 by 1, isolated=false, level=numa, resource.kubernetes.io/numaNode=0, socket=0, tenants:2 default 1 from 1 by 1, threadsPerCore=1",
-			"numa-8 coreType=standard, cpus:3 default 1 from 1 by 1, isolated=false, level=numa, resource.kubernetes.io/numaNode=8, socket=0, tenants:3 default 1 from 1 by 1, threadsPerCore=1",
-			"numa-250 coreType=standard, cpus:3 default 1 from 1 by 1, isolated=false, level=numa, resource.kubernetes.io/numaNode=250, socket=1, tenants:3 default 1 from 1 by 1, threadsPerCore=1",
-			"numa-252 coreType=standard, cpus:3 default 1 from 1 by 1, isolated=false, level=numa, resource.kubernetes.io/numaNode=252, socket=1, tenants:3 default 1 from 1 by 1, threadsPerCore=1",
+			"numa-0 coreType=standard, cpus:2 default 1 from 1 by 1, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:2 default 1 from 1 by 1, threadsPerCore=1",
+			"numa-8 coreType=standard, cpus:3 default 1 from 1 by 1, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=8, socket=0, tenants:3 default 1 from 1 by 1, threadsPerCore=1",
+			"numa-250 coreType=standard, cpus:3 default 1 from 1 by 1, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=250, socket=1, tenants:3 default 1 from 1 by 1, threadsPerCore=1",
+			"numa-252 coreType=standard, cpus:3 default 1 from 1 by 1, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=252, socket=1, tenants:3 default 1 from 1 by 1, threadsPerCore=1",
 		}},
 		// A node that does not exist must not be published.
 		{"no NUMA", []string{
-			"numa-0 coreType=standard, cpus:10 default 2 from 2 by 2, isolated=false, level=numa, socket=0, tenants:5 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-0 coreType=standard, cpus:10 default 2 from 2 by 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, socket=0, tenants:5 default 1 from 1 by 1, threadsPerCore=2",
 		}},
 		{"nodes of memory only", []string{
-			"numa-0 coreType=standard, cpus:6 default 2 from 2 by 2, isolated=false, level=numa, resource.kubernetes.io/numaNode=0, socket=0, tenants:3 default 1 from 1 by 1, threadsPerCore=2",
-			"numa-1 coreType=standard, cpus:8 default 2 from 2 by 2, isolated=false, level=numa, resource.kubernetes.io/numaNode=1, socket=1, tenants:4 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-0 coreType=standard, cpus:6 default 2 from 2 by 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:3 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-1 coreType=standard, cpus:8 default 2 from 2 by 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=1, socket=1, tenants:4 default 1 from 1 by 1, threadsPerCore=2",
 		}},
 		{"isolated CPUs", []string{
-			"numa-0 coreType=standard, cpus:4 default 2 from 2 by 2, isolated=false, level=numa, resource.kubernetes.io/numaNode=0, socket=0, tenants:2 default 1 from 1 by 1, threadsPerCore=2",
-			"numa-1 coreType=standard, cpus:8 default 2 from 2 by 2, isolated=false, level=numa, resource.kubernetes.io/numaNode=1, socket=1, tenants:4 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-0 coreType=standard, cpus:4 default 2 from 2 by 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:2 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-1 coreType=standard, cpus:8 default 2 from 2 by 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=1, socket=1, tenants:4 default 1 from 1 by 1, threadsPerCore=2",
 		}},
 	} {
 		t.Run(tc.machine, func(t *testing.T) {
@@ -98,7 +98,7 @@ func TestDevices(t *testing.T) {
 				t.Fatal("no such machine")
 			}
 			var got []string
-			for _, d := range newRig(t, spec).resources().Pools[nodeName].Slices[0].Devices {
+			for _, d := range newRig(t, spec).resources(nil).Pools[nodeName].Slices[0].Devices {
 				got = append(got, picture(d))
 			}
 			if diff := cmp.Diff(tc.want, got); diff != "" {
@@ -108,12 +108,28 @@ func TestDevices(t *testing.T) {
 	}
 }
 
+func TestADeviceCountsTheFunctionsBesideItsCPUs(t *testing.T) {
+	spec := twoNodes
+	spec.PCI = []topologytest.PCIRoot{
+		{Bus: 0x10, NUMANode: 0, Functions: []topologytest.PCIFunction{topologytest.Port(topologytest.NVMe()), topologytest.Port(topologytest.NVMe())}},
+		{Bus: 0x80, NUMANode: 1, Functions: []topologytest.PCIFunction{topologytest.Port(topologytest.NIC(8, 2)), topologytest.Port(topologytest.GPU())}},
+	}
+	got := map[string]string{}
+	for _, d := range newRig(t, spec).resources(nil).Pools[nodeName].Slices[0].Devices {
+		got[d.Name] = fmt.Sprint(*d.Attributes[AttributeNetworkFunctions].IntValue, " network, ", *d.Attributes[AttributeNVMeFunctions].IntValue, " NVMe")
+	}
+	want := map[string]string{"numa-0": "0 network, 2 NVMe", "numa-1": "1 network, 0 NVMe"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("functions (-want +got):\n%s", diff)
+	}
+}
+
 // The rules of the API server, which refuses a slice that breaks one. Publishing
 // to a real API server is part of the end-to-end tests.
 func TestThePublishedSlicesKeepTheRulesOfTheAPI(t *testing.T) {
 	for name, spec := range machines {
 		t.Run(name, func(t *testing.T) {
-			published := newRig(t, spec).resources().Pools[nodeName].Slices
+			published := newRig(t, spec).resources(nil).Pools[nodeName].Slices
 			if len(published) == 0 {
 				t.Fatal("nothing is published")
 			}
@@ -214,7 +230,7 @@ func policyBreaches(c resourceapi.DeviceCapacity) []string {
 }
 
 func TestAMachineWithNothingToGivePublishesAnEmptyPool(t *testing.T) {
-	published := newRig(t, topologytest.Spec{}).resources().Pools[nodeName].Slices
+	published := newRig(t, topologytest.Spec{}).resources(nil).Pools[nodeName].Slices
 	if len(published) != 1 || len(published[0].Devices) != 0 {
 		t.Errorf("published %v, want one empty slice", published)
 	}

@@ -7,6 +7,9 @@
 // is translated ([translate]), granted CPUs by the ledger and written as a CDI
 // spec, whose device names the kubelet passes to the container runtime. They
 // carry the claim's UID, and that is how a container is recognised later.
+//
+// When the machine changes, what is published follows it, and claims that lost
+// CPUs are told ([Plugin.Refresh]).
 package draplugin
 
 // DriverName is the name under which the driver registers with the kubelet and

@@ -5,11 +5,13 @@ import (
 	"time"
 
 	"k8s.io/dynamic-resource-allocation/kubeletplugin"
+
+	"github.com/topolet/topolet/allocator"
 )
 
 // healthInterval is well inside the 30 s after which the kubelet forgets a
 // device's health.
-const healthInterval = 10 * time.Second
+const healthInterval = 5 * time.Second
 
 // WatchHealthStatus implements [kubeletplugin.DRAPlugin]: it reports all devices
 // now and then again until the context ends.
@@ -30,31 +32,42 @@ func (p *Plugin) WatchHealthStatus(ctx context.Context, reports chan<- kubeletpl
 	}
 }
 
-// health says of each device whether what is granted from it can be kept. A
-// device that grants refer to and that the machine no longer has is reported
-// too: pods that hold it want to know.
+// health says of each device whether what is granted from it can be kept. The
+// kubelet passes it on to all pods that hold the device: where some claims lost
+// CPUs and others did not, only the claims' own status tells, and the device is
+// healthy. A device that grants refer to and that the machine no longer has is
+// reported too: pods that hold it want to know.
 func (p *Plugin) health(now time.Time) kubeletplugin.DeviceHealthReport {
 	problems := map[string]string{}
+	for _, d := range p.ledger.Inventory().Domains {
+		problems[d.Name] = ""
+	}
+	type holding struct {
+		claim   allocator.ClaimUID
+		request allocator.Request
+	}
+	lost := map[holding]bool{}
 	for _, c := range p.ledger.Conflicts() {
-		if c.Domain != "" {
-			problems[c.Domain] = c.Message
+		if c.Part.Domain != "" {
+			problems[c.Part.Domain] = c.Message
+			lost[holding{c.Claim.UID, c.Part.Request}] = true
+		}
+	}
+	for _, g := range p.ledger.Grants() {
+		for _, part := range g.Parts {
+			if !lost[holding{g.UID, part.Request}] {
+				problems[part.Domain] = ""
+			}
 		}
 	}
 	if err := p.runtime.Ready(); err != nil {
-		for _, d := range p.ledger.Domains() {
-			problems[d.Name] = err.Error()
+		for name := range problems {
+			problems[name] = err.Error()
 		}
 	}
-	names := map[string]bool{}
-	for _, d := range p.ledger.Domains() {
-		names[d.Name] = true
-	}
-	for name := range problems {
-		names[name] = true
-	}
 	var report kubeletplugin.DeviceHealthReport
-	for name := range names {
-		report.Devices = append(report.Devices, deviceHealth(p.opts.NodeName, name, problems[name], now))
+	for name, problem := range problems {
+		report.Devices = append(report.Devices, deviceHealth(p.opts.NodeName, name, problem, now))
 	}
 	return report
 }

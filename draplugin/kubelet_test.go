@@ -226,7 +226,7 @@ func TestHealthNamesADeviceThatIsGone(t *testing.T) {
 
 func TestFieldsThatTheAPIServerDropsAreToldOnce(t *testing.T) {
 	r := newRig(t, twoNodes)
-	desired := &resourceapi.ResourceSlice{Spec: resourceapi.ResourceSliceSpec{Devices: Devices(r.ledger.Domains())}}
+	desired := &resourceapi.ResourceSlice{Spec: resourceapi.ResourceSliceSpec{Devices: Devices(r.ledger.Inventory())}}
 	actual := desired.DeepCopy()
 	for i := range actual.Spec.Devices {
 		d := &actual.Spec.Devices[i]

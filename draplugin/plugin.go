@@ -8,7 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	resourceapi "k8s.io/api/resource/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes"
@@ -19,9 +19,6 @@ import (
 
 	"github.com/topolet/topolet/allocator"
 )
-
-// devicesPerSlice is the API's limit for devices without taints and counters.
-const devicesPerSlice = resourceapi.ResourceSliceMaxDevices
 
 // Options say where the driver finds its surroundings. All are required.
 type Options struct {
@@ -46,10 +43,13 @@ type Runtime interface {
 	Settled(ctx context.Context) error
 }
 
-// Notifier tells people what the driver cannot mend by itself.
+// Notifier tells people what the driver cannot mend by itself. Reasons are one
+// CamelCase word.
 type Notifier interface {
-	// Warn attaches a warning to the node. The reason is one CamelCase word.
+	// Warn attaches a warning to the node.
 	Warn(ctx context.Context, reason, message string)
+	// WarnAbout attaches a warning to another object.
+	WarnAbout(ctx context.Context, about corev1.ObjectReference, reason, message string)
 }
 
 // Plugin is the DRA driver. It implements [kubeletplugin.DRAPlugin].
@@ -66,6 +66,7 @@ type Plugin struct {
 
 	helper    atomic.Pointer[kubeletplugin.Helper] // while the driver runs
 	fatal     chan error
+	refresh   chan struct{}
 	saidDrops sync.Once
 }
 
@@ -88,6 +89,7 @@ func New(opts Options, ledger *allocator.Ledger, runtime Runtime, notifier Notif
 		metrics:  newMetrics(),
 		released: released,
 		fatal:    make(chan error, 1),
+		refresh:  make(chan struct{}, 1),
 	}, nil
 }
 
@@ -114,18 +116,10 @@ func (p *Plugin) Run(ctx context.Context) error {
 		return fmt.Errorf("start the DRA driver: %w", err)
 	}
 	defer helper.Stop()
-	if err := helper.PublishResources(ctx, p.resources()); err != nil {
-		return fmt.Errorf("publish devices: %w", err)
-	}
 	p.helper.Store(helper)
 	defer p.helper.Store(nil)
-	klog.FromContext(ctx).Info("Serving claims", "driver", DriverName, "devices", len(p.ledger.Domains()))
-	select {
-	case <-ctx.Done():
-		return nil
-	case err := <-p.fatal:
-		return err
-	}
+	klog.FromContext(ctx).Info("Serving claims", "driver", DriverName, "devices", len(p.ledger.Inventory().Domains))
+	return p.follow(ctx, helper)
 }
 
 // Ready returns nil while the kubelet knows the driver, and else why it does not.
@@ -142,21 +136,6 @@ func (p *Plugin) Ready() error {
 		return fmt.Errorf("the kubelet refused the driver: %s", status.Error)
 	}
 	return nil
-}
-
-// resources is the node's pool: all devices, in slices within the API's limit.
-func (p *Plugin) resources() resourceslice.DriverResources {
-	var pool resourceslice.Pool
-	devices := Devices(p.ledger.Domains())
-	for len(devices) > 0 {
-		n := min(devicesPerSlice, len(devices))
-		pool.Slices = append(pool.Slices, resourceslice.Slice{Devices: devices[:n:n]})
-		devices = devices[n:]
-	}
-	if len(pool.Slices) == 0 {
-		pool.Slices = []resourceslice.Slice{{}}
-	}
-	return resourceslice.DriverResources{Pools: map[string]resourceslice.Pool{p.opts.NodeName: pool}}
 }
 
 // HandleError implements [kubeletplugin.DRAPlugin] for what goes wrong in the

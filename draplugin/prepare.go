@@ -57,10 +57,7 @@ func (p *Plugin) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) 
 // devicesOf lists the grant's devices for the kubelet. A request's CDI device
 // covers all of its results, so only the first of them carries it.
 func (p *Plugin) devicesOf(g allocator.Grant) []kubeletplugin.Device {
-	domains := map[string]*allocator.Domain{}
-	for _, d := range p.ledger.Domains() {
-		domains[d.Name] = d
-	}
+	inv := p.ledger.Inventory()
 	named := map[string]bool{}
 	devices := make([]kubeletplugin.Device, 0, len(g.Parts))
 	for _, part := range g.Parts {
@@ -68,7 +65,7 @@ func (p *Plugin) devicesOf(g allocator.Grant) []kubeletplugin.Device {
 			Requests:   []string{part.Name},
 			PoolName:   p.opts.NodeName,
 			DeviceName: part.Domain,
-			Metadata:   metadataOf(domains[part.Domain], part),
+			Metadata:   metadataOf(inv, part),
 		}
 		if part.Share != "" {
 			device.ShareID = ptr.To(types.UID(part.Share))
@@ -83,12 +80,12 @@ func (p *Plugin) devicesOf(g allocator.Grant) []kubeletplugin.Device {
 }
 
 // metadataOf is what the workload can read about the CPUs it got (KEP-5304).
-func metadataOf(d *allocator.Domain, part allocator.Part) *kubeletplugin.DeviceMetadata {
+func metadataOf(inv *allocator.Inventory, part allocator.Part) *kubeletplugin.DeviceMetadata {
 	attrs := map[string]resourceapi.DeviceAttribute{
 		string(AttributeCPUSet): {StringValue: ptr.To(part.CPUs.String())},
 	}
-	if d != nil {
-		for name, value := range attributes(d) {
+	if d, ok := inv.Domain(part.Domain); ok {
+		for name, value := range attributes(inv.Machine, d) {
 			attrs[string(name)] = value
 		}
 	}
@@ -105,6 +102,7 @@ func (p *Plugin) UnprepareResourceClaims(ctx context.Context, claims []kubeletpl
 		results[claim.UID] = p.unprepare(ctx, claim)
 	}
 	p.released()
+	p.Refresh()
 	return results, nil
 }
 

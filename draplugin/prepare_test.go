@@ -141,6 +141,8 @@ func TestDevicesOfAPreparedClaim(t *testing.T) {
 			"topolet.dev/coreType":            {StringValue: ptr.To("standard")},
 			"topolet.dev/threadsPerCore":      {IntValue: ptr.To(int64(2))},
 			"topolet.dev/isolated":            {BoolValue: ptr.To(false)},
+			"topolet.dev/networkFunctions":    {IntValue: ptr.To(int64(0))},
+			"topolet.dev/nvmeFunctions":       {IntValue: ptr.To(int64(0))},
 			"topolet.dev/socket":              {IntValue: ptr.To(int64(0))},
 			"resource.kubernetes.io/numaNode": {IntValue: ptr.To(node)},
 		}}

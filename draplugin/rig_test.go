@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	resourceapi "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -60,6 +62,12 @@ func (n *notes) Warn(_ context.Context, reason, message string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.said = append(n.said, reason+": "+message)
+}
+
+func (n *notes) WarnAbout(_ context.Context, about corev1.ObjectReference, reason, message string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.said = append(n.said, fmt.Sprintf("%s %s/%s %s: %s", about.Kind, about.Namespace, about.Name, reason, message))
 }
 
 func (n *notes) all() []string {

@@ -43,7 +43,7 @@ func newScheduler(t testing.TB, r *rig) *scheduler {
 		cache:  cel.NewCache(10, cel.Features{EnableConsumableCapacity: true}),
 		claims: map[types.UID]*resourceapi.ResourceClaim{},
 	}
-	published := r.resources().Pools[nodeName].Slices
+	published := r.resources(nil).Pools[nodeName].Slices
 	for i, slice := range published {
 		s.slices = append(s.slices, viaAPI(t, &resourceapi.ResourceSlice{
 			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("slice-%03d", i)},
@@ -187,7 +187,7 @@ func TestWhatTheSchedulerAdmitsIsPrepared(t *testing.T) {
 func life(t *testing.T, r *rig, s *scheduler, random *rand.Rand, steps int) (admitted, refused int) {
 	t.Helper()
 	largest := 0
-	for _, d := range r.ledger.Domains() {
+	for _, d := range r.ledger.Inventory().Domains {
 		largest = max(largest, d.CPUs.Size())
 	}
 	for step := range steps {
@@ -234,7 +234,7 @@ func life(t *testing.T, r *rig, s *scheduler, random *rand.Rand, steps int) (adm
 		delete(s.claims, uid)
 	}
 	// Nothing is lost: every device can be had as a whole.
-	for _, d := range r.ledger.Domains() {
+	for _, d := range r.ledger.Inventory().Domains {
 		if _, err := r.ledger.Grant(allocator.Claim{UID: allocator.ClaimUID(d.Name)},
 			[]allocator.Request{{Name: "all", Domain: d.Name, Count: d.CPUs.Size()}}); err != nil {
 			t.Errorf("in the end: %v", err)
@@ -250,7 +250,7 @@ func wouldNotFit(t *testing.T, r *rig, n int64) {
 	for _, g := range r.ledger.Grants() {
 		free = free.Difference(g.CPUs())
 	}
-	for _, d := range r.ledger.Domains() {
+	for _, d := range r.ledger.Inventory().Domains {
 		threads := int64(d.ThreadsPerCore)
 		rounded := (n + threads - 1) / threads * threads
 		if int64(d.CPUs.IntersectionSize(free)) >= rounded {
@@ -267,7 +267,7 @@ func sound(t *testing.T, r *rig, s *scheduler) {
 		t.Errorf("%d grants for %d claims", len(grants), len(s.claims))
 	}
 	domains := map[string]*allocator.Domain{}
-	for _, d := range r.ledger.Domains() {
+	for _, d := range r.ledger.Inventory().Domains {
 		domains[d.Name] = d
 	}
 	var taken topology.CPUSet

@@ -13,7 +13,7 @@ import (
 	"github.com/topolet/topolet/draplugin"
 )
 
-// notifier attaches Events to the node.
+// notifier attaches Events to the node and to other objects.
 type notifier struct {
 	broadcaster record.EventBroadcaster
 	recorder    record.EventRecorder
@@ -34,6 +34,11 @@ func newNotifier(ctx context.Context, client kubernetes.Interface, nodeName stri
 // Warn implements [draplugin.Notifier].
 func (n *notifier) Warn(_ context.Context, reason, message string) {
 	n.recorder.Event(n.node, corev1.EventTypeWarning, reason, message)
+}
+
+// WarnAbout implements [draplugin.Notifier].
+func (n *notifier) WarnAbout(_ context.Context, about corev1.ObjectReference, reason, message string) {
+	n.recorder.Event(&about, corev1.EventTypeWarning, reason, message)
 }
 
 func (n *notifier) shutdown() { n.broadcaster.Shutdown() }

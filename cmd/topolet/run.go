@@ -110,11 +110,11 @@ func run(ctx context.Context, opts runOptions) error {
 		return err
 	}
 	defer host.Close() //nolint:errcheck // only read
-	machine, err := topology.Discover(host)
+	watch, err := newMachineWatch(host)
 	if err != nil {
-		return fmt.Errorf("discover the machine: %w", err)
+		return err
 	}
-	reserved, err := reservedCPUs(machine, config)
+	reserved, err := reservedCPUs(watch.machine, config)
 	if err != nil {
 		return err
 	}
@@ -129,11 +129,11 @@ func run(ctx context.Context, opts runOptions) error {
 	if err != nil {
 		return err
 	}
-	ledger, err := allocator.NewLedger(machine, reserved, store, grants)
+	ledger, err := allocator.NewLedger(watch.machine, reserved, store, grants)
 	if err != nil {
 		return err
 	}
-	logger.Info("Restored the ledger", "grants", len(grants), "onlineCPUs", machine.Online.String(), "reservedCPUs", reserved.String())
+	logger.Info("Restored the ledger", "grants", len(grants), "onlineCPUs", watch.machine.Online.String(), "reservedCPUs", reserved.String())
 
 	runtime := nriplugin.New(opts.nriSocket, ledger, host)
 	dra, err := draplugin.New(draplugin.Options{
@@ -170,6 +170,17 @@ func run(ctx context.Context, opts runOptions) error {
 		return nil
 	case <-runtime.Synchronized():
 	}
+	background.Go(func() {
+		watch.run(ctx, watchInterval, func(m *topology.Machine) error {
+			if err := ledger.Replace(m); err != nil {
+				notes.Warn(ctx, "MachineRefused", err.Error())
+				return err
+			}
+			runtime.Push()
+			dra.Refresh()
+			return nil
+		})
+	})
 	return dra.Run(ctx)
 }
 

@@ -54,6 +54,11 @@ func TestPermissions(t *testing.T) {
 	objects := render(t)
 	want := []rbacv1.PolicyRule{
 		{APIGroups: []string{"resource.k8s.io"}, Resources: []string{"resourceclaims"}, Verbs: []string{"get"}},
+		{APIGroups: []string{"resource.k8s.io"}, Resources: []string{"resourceclaims/status"}, Verbs: []string{"patch"}},
+		{
+			APIGroups: []string{"resource.k8s.io"}, Resources: []string{"resourceclaims/driver"},
+			ResourceNames: []string{"topolet.dev"}, Verbs: []string{"associated-node:patch"},
+		},
 		{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"get"}},
 		{
 			APIGroups: []string{"resource.k8s.io"}, Resources: []string{"resourceslices"},

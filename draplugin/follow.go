@@ -1,0 +1,85 @@
+package draplugin
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/dynamic-resource-allocation/kubeletplugin"
+	"k8s.io/dynamic-resource-allocation/resourceslice"
+	"k8s.io/klog/v2"
+
+	"github.com/topolet/topolet/allocator"
+)
+
+// retryInterval is how long after a claim's status could not be written the next
+// try comes.
+const retryInterval = 5 * time.Second
+
+// publisher is the part of [kubeletplugin.Helper] that follow needs.
+type publisher interface {
+	PublishResources(ctx context.Context, resources resourceslice.DriverResources) error
+}
+
+var _ publisher = (*kubeletplugin.Helper)(nil)
+
+// Refresh asks for another look at the ledger: the machine has changed, or claims
+// were released. It does not block and may be called from anywhere.
+func (p *Plugin) Refresh() {
+	select {
+	case p.refresh <- struct{}{}:
+	default:
+	}
+}
+
+// follow publishes what the ledger has to give and says which claims have lost
+// CPUs, first at once and then after each Refresh, until the context ends.
+func (p *Plugin) follow(ctx context.Context, to publisher) error {
+	var published resourceslice.DriverResources
+	reports := p.newReporter()
+	for {
+		conflicts := p.ledger.Conflicts()
+		if resources := p.resources(conflicts); !equality.Semantic.DeepEqual(published, resources) {
+			// The helper keeps and changes what it is given.
+			if err := to.PublishResources(ctx, *resources.DeepCopy()); err != nil {
+				return fmt.Errorf("publish devices: %w", err)
+			}
+			published = resources
+		}
+		if err := reports.update(ctx, conflicts); err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).Error(err, "Claims do not tell about their lost CPUs, trying again", "in", retryInterval)
+			time.AfterFunc(retryInterval, p.Refresh)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-p.fatal:
+			return err
+		case <-p.refresh:
+		}
+	}
+}
+
+// resources is the node's pool: all devices, in slices within the API's limit.
+func (p *Plugin) resources(conflicts []allocator.Conflict) resourceslice.DriverResources {
+	devices := Devices(p.ledger.Inventory())
+	limit := resourceapi.ResourceSliceMaxDevices
+	for i := range devices {
+		devices[i].Taints = taints(devices[i].Name, conflicts)
+		if len(devices[i].Taints) > 0 {
+			limit = resourceapi.ResourceSliceMaxDevicesWithAdvancedFeatures
+		}
+	}
+	var pool resourceslice.Pool
+	for len(devices) > 0 {
+		n := min(limit, len(devices))
+		pool.Slices = append(pool.Slices, resourceslice.Slice{Devices: devices[:n:n]})
+		devices = devices[n:]
+	}
+	if len(pool.Slices) == 0 {
+		pool.Slices = []resourceslice.Slice{{}}
+	}
+	return resourceslice.DriverResources{Pools: map[string]resourceslice.Pool{p.opts.NodeName: pool}}
+}
