@@ -215,7 +215,7 @@ func (d *demo) start(ctx context.Context, file, pod string) error {
 		if failed = failure(p); failed != nil {
 			return nil //nolint:nilerr // it ends the waiting, and is returned below
 		}
-		if _, err := d.cluster.ContainerID(ctx, namespace, pod, container); err != nil {
+		if err := d.cluster.Running(ctx, namespace, pod, container); err != nil {
 			return err
 		}
 		m, err := look(ctx, d.cluster)

@@ -42,7 +42,7 @@ func look(ctx context.Context, cluster *harness.Cluster) (moment, error) {
 	for _, g := range grants {
 		m.claim, m.granted = g.Name, m.granted.Union(g.CPUs())
 	}
-	kernels, err := cluster.Kernels(ctx)
+	kernels, err := cluster.Kernels(ctx, cluster.Node())
 	if err != nil {
 		return m, err
 	}

@@ -29,7 +29,7 @@ func TestAClaimedCPUIsTheContainersAlone(t *testing.T) {
 	if !cpu.IsSubsetOf(before) {
 		t.Errorf("granted %s, which the plain pod did not have before (%s): nothing was taken from it", cpu, before)
 	}
-	kernels, err := cluster.Kernels(t.Context())
+	kernels, err := cluster.Kernels(t.Context(), cluster.Node())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -165,7 +165,7 @@ func failedPrepares(t *testing.T) int {
 // own, which comes and goes in these tests.
 func placements(t *testing.T) map[string]string {
 	t.Helper()
-	kernels, err := cluster.Kernels(t.Context())
+	kernels, err := cluster.Kernels(t.Context(), cluster.Node())
 	if err != nil {
 		t.Fatal(err)
 	}

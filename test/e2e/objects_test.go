@@ -166,11 +166,8 @@ func running(t *testing.T, namespace, pod, container string) harness.Kernel {
 	var k harness.Kernel
 	if err := harness.Wait(t.Context(), startLimit, fmt.Sprintf("container %s of pod %s to run", container, pod),
 		func(ctx context.Context) error {
-			id, err := cluster.ContainerID(ctx, namespace, pod, container)
-			if err != nil {
-				return err
-			}
-			k, err = cluster.Kernel(id)
+			var err error
+			k, err = cluster.Kernel(ctx, namespace, pod, container)
 			return err
 		}); err != nil {
 		t.Fatal(err)

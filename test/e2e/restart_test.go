@@ -113,11 +113,7 @@ func TestAContainerThatRestartsKeepsItsCPUs(t *testing.T) {
 		}
 	}
 	if err := harness.Wait(t.Context(), startLimit, "another process of the container", func(ctx context.Context) error {
-		id, err := cluster.ContainerID(ctx, ns, "exclusive", "main")
-		if err != nil {
-			return err
-		}
-		again, err := cluster.Kernel(id)
+		again, err := cluster.Kernel(ctx, ns, "exclusive", "main")
 		switch {
 		case err != nil:
 			return err

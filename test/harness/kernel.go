@@ -1,16 +1,16 @@
 package harness
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
+	"path"
 	"strconv"
 	"strings"
+	"syscall"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/topolet/topolet/topology"
@@ -27,42 +27,38 @@ type Kernel struct {
 	Pids []int
 }
 
-// errNoCgroup says that the container has no cgroup, so that it does not run.
-var errNoCgroup = errors.New("no such cgroup")
-
-// Kernel reads the container's cgroup and processes.
-func (c *Cluster) Kernel(containerID string) (Kernel, error) {
-	groups, err := c.cgroups()
+// Kernel reads the cgroup and processes of a container that runs.
+func (c *Cluster) Kernel(ctx context.Context, namespace, pod, container string) (Kernel, error) {
+	p, err := c.Client.CoreV1().Pods(namespace).Get(ctx, pod, metav1.GetOptions{})
+	if err != nil {
+		return Kernel{}, fmt.Errorf("get pod %s/%s: %w", namespace, pod, err)
+	}
+	id, err := containerID(p, container)
 	if err != nil {
 		return Kernel{}, err
 	}
-	dir, ok := groups[containerID]
-	if !ok {
-		return Kernel{}, fmt.Errorf("container %s: %w", containerID, errNoCgroup)
+	node, err := c.node(p.Spec.NodeName)
+	if err != nil {
+		return Kernel{}, fmt.Errorf("pod %s/%s: %w", namespace, pod, err)
 	}
-	return readKernel(dir)
+	return node.kernel(p, id)
 }
 
-// Kernels reads all running containers of all pods, by "namespace/pod/container".
-// One that ends meanwhile is left out.
-func (c *Cluster) Kernels(ctx context.Context) (map[string]Kernel, error) {
-	pods, err := c.Client.CoreV1().Pods("").List(ctx, metav1.ListOptions{})
+// Kernels reads all running containers of a node's pods, by
+// "namespace/pod/container". One that ends meanwhile is left out.
+func (c *Cluster) Kernels(ctx context.Context, node Node) (map[string]Kernel, error) {
+	pods, err := c.Client.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + node.Name})
 	if err != nil {
 		return nil, fmt.Errorf("list pods: %w", err)
-	}
-	groups, err := c.cgroups()
-	if err != nil {
-		return nil, err
 	}
 	found := map[string]Kernel{}
 	for _, p := range pods.Items {
 		for _, s := range append(p.Status.InitContainerStatuses, p.Status.ContainerStatuses...) {
-			_, id, _ := strings.Cut(s.ContainerID, "://")
-			dir, ok := groups[id]
-			if s.State.Running == nil || !ok {
+			if s.State.Running == nil {
 				continue
 			}
-			k, err := readKernel(dir)
+			_, id, _ := strings.Cut(s.ContainerID, "://")
+			k, err := node.kernel(&p, id)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
 			}
@@ -75,37 +71,28 @@ func (c *Cluster) Kernels(ctx context.Context) (map[string]Kernel, error) {
 	return found, nil
 }
 
-// cgroups lists the cgroup folders of containers by the containers' ids.
-func (c *Cluster) cgroups() (map[string]string, error) {
-	root := filepath.Join("/sys/fs/cgroup", c.Var("TESTBED_CGROUP"))
-	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err != nil {
-		root = filepath.Join("/sys/fs/cgroup/cpuset", c.Var("TESTBED_CGROUP"))
+// CgroupOf returns the folder of a container's cgroup (cgroup v1: in the cpuset
+// hierarchy).
+func (n Node) CgroupOf(p *corev1.Pod, containerID string) (string, error) {
+	root := "/sys/fs/cgroup"
+	if _, err := n.ReadFile(root + "/cgroup.controllers"); errors.Is(err, fs.ErrNotExist) {
+		root += "/cpuset"
+	} else if err != nil {
+		return "", err
 	}
-	found := map[string]string{}
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err == nil && d.IsDir() && isContainerID(d.Name()) {
-			found[d.Name()] = path
-		}
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list the cgroups of containers: %w", err)
-	}
-	return found, nil
+	class := map[corev1.PodQOSClass]string{corev1.PodQOSBurstable: "burstable", corev1.PodQOSBestEffort: "besteffort"}[p.Status.QOSClass]
+	return path.Join(root, n.cgroup, "kubepods", class, "pod"+string(p.UID), containerID), nil
 }
 
-func isContainerID(name string) bool {
-	return len(name) == 64 && strings.Trim(name, "0123456789abcdef") == ""
-}
-
-func readKernel(dir string) (Kernel, error) {
+func (n Node) kernel(p *corev1.Pod, containerID string) (Kernel, error) {
 	var k Kernel
-	data, err := os.ReadFile(filepath.Join(dir, "cpuset.cpus.effective"))
+	dir, err := n.CgroupOf(p, containerID)
 	if err != nil {
-		data, err = os.ReadFile(filepath.Join(dir, "cpuset.effective_cpus"))
+		return k, err
+	}
+	data, err := n.ReadFile(dir + "/cpuset.cpus.effective")
+	if errors.Is(err, fs.ErrNotExist) {
+		data, err = n.ReadFile(dir + "/cpuset.effective_cpus")
 	}
 	if err != nil {
 		return k, fmt.Errorf("effective CPUs: %w", err)
@@ -113,7 +100,7 @@ func readKernel(dir string) (Kernel, error) {
 	if k.Cgroup, err = topology.ParseCPUSet(string(data)); err != nil {
 		return k, err
 	}
-	if data, err = os.ReadFile(filepath.Join(dir, "cgroup.procs")); err != nil {
+	if data, err = n.ReadFile(dir + "/cgroup.procs"); err != nil {
 		return k, fmt.Errorf("processes: %w", err)
 	}
 	for field := range strings.FieldsSeq(string(data)) {
@@ -121,8 +108,8 @@ func readKernel(dir string) (Kernel, error) {
 		if err != nil {
 			return k, fmt.Errorf("processes of %s: %w", dir, err)
 		}
-		allowed, err := allowedCPUs(pid)
-		if errors.Is(err, fs.ErrNotExist) {
+		allowed, err := n.allowedCPUs(pid)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
 			continue
 		}
 		if err != nil {
@@ -134,15 +121,13 @@ func readKernel(dir string) (Kernel, error) {
 	return k, nil
 }
 
-func allowedCPUs(pid int) (topology.CPUSet, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
+func (n Node) allowedCPUs(pid int) (topology.CPUSet, error) {
+	data, err := n.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return topology.CPUSet{}, fmt.Errorf("status of process %d: %w", pid, err)
 	}
-	defer f.Close() //nolint:errcheck // only read
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		if list, ok := strings.CutPrefix(lines.Text(), "Cpus_allowed_list:"); ok {
+	for line := range strings.Lines(string(data)) {
+		if list, ok := strings.CutPrefix(line, "Cpus_allowed_list:"); ok {
 			return topology.ParseCPUSet(list)
 		}
 	}

@@ -11,24 +11,30 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// ContainerID returns the runtime's id of a pod's container that runs, also of
-// an init container.
-func (c *Cluster) ContainerID(ctx context.Context, namespace, pod, container string) (string, error) {
+// Running returns nil when a pod's container runs, also an init container, and
+// else what it does instead.
+func (c *Cluster) Running(ctx context.Context, namespace, pod, container string) error {
 	p, err := c.Client.CoreV1().Pods(namespace).Get(ctx, pod, metav1.GetOptions{})
 	if err != nil {
-		return "", fmt.Errorf("get pod %s/%s: %w", namespace, pod, err)
+		return fmt.Errorf("get pod %s/%s: %w", namespace, pod, err)
 	}
+	_, err = containerID(p, container)
+	return err
+}
+
+// containerID is the runtime's id of a container that runs.
+func containerID(p *corev1.Pod, container string) (string, error) {
 	for _, s := range append(p.Status.InitContainerStatuses, p.Status.ContainerStatuses...) {
 		if s.Name != container {
 			continue
 		}
 		if s.State.Running == nil {
-			return "", fmt.Errorf("container %s of pod %s/%s does not run: %+v", container, namespace, pod, s.State)
+			return "", fmt.Errorf("container %s of pod %s/%s does not run: %+v", container, p.Namespace, p.Name, s.State)
 		}
 		_, id, _ := strings.Cut(s.ContainerID, "://")
 		return id, nil
 	}
-	return "", fmt.Errorf("container %s of pod %s/%s has no status yet (pod %s: %s)", container, namespace, pod, p.Status.Phase, conditionsOf(p))
+	return "", fmt.Errorf("container %s of pod %s/%s has no status yet (pod %s: %s)", container, p.Namespace, p.Name, p.Status.Phase, conditionsOf(p))
 }
 
 func conditionsOf(p *corev1.Pod) string {
