@@ -24,12 +24,32 @@ import (
 	"github.com/topolet/topolet/topology"
 )
 
-// grants reads topolet's checkpoint.
+// grants reads topolet's checkpoints, of all nodes.
 func grants(t *testing.T) []allocator.Grant {
 	t.Helper()
-	held, err := allocator.FileStore{Path: checkpoint()}.Load()
+	var held []allocator.Grant
+	dir, err := os.MkdirTemp("", "grants") // also called when the test's own is gone
 	if err != nil {
 		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // in the system's temporary folder
+	for _, node := range cluster.Nodes() {
+		data, err := node.ReadFile(checkpoint())
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(dir, "checkpoint.json")
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		of, err := allocator.FileStore{Path: file}.Load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, of...)
 	}
 	return held
 }

@@ -76,7 +76,7 @@ func describe(ctx context.Context, t *testing.T, namespace string) {
 	for _, args := range [][]string{
 		{"get", "pods,resourceclaims", "--namespace", namespace, "--output", "wide"},
 		{"get", "events", "--namespace", namespace},
-		{"logs", "--namespace", harness.Namespace, "daemonset/topolet", "--tail", "40"},
+		{"logs", "--namespace", harness.Namespace, "--selector", "app.kubernetes.io/name=topolet", "--prefix", "--tail", "40"},
 	} {
 		out, err := cluster.Kubectl(ctx, args...)
 		t.Logf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)

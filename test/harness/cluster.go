@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -58,8 +59,7 @@ func (c *Cluster) Up(ctx context.Context, flags ...string) error {
 	if _, err := c.Testbed(ctx, append([]string{"up"}, flags...)...); err != nil {
 		return err
 	}
-	var err error
-	if c.vars, err = c.env(ctx); err != nil {
+	if err := c.readEnv(ctx); err != nil {
 		return err
 	}
 	config, err := clientcmd.BuildConfigFromFlags("", c.vars["KUBECONFIG"])
@@ -72,6 +72,23 @@ func (c *Cluster) Up(ctx context.Context, flags ...string) error {
 		return fmt.Errorf("client of the testbed: %w", err)
 	}
 	return nil
+}
+
+// NUMAUp starts the NUMA machine, which joins as a second node, with further
+// flags of `testbed numa up`, and waits until the node is Ready.
+func (c *Cluster) NUMAUp(ctx context.Context, flags ...string) error {
+	if _, err := c.Testbed(ctx, append([]string{"numa", "up"}, flags...)...); err != nil {
+		return err
+	}
+	return c.readEnv(ctx)
+}
+
+// NUMADown removes the NUMA machine and its node, whole or half.
+func (c *Cluster) NUMADown(ctx context.Context) error {
+	if _, err := c.Testbed(ctx, "numa", "down"); err != nil {
+		return err
+	}
+	return c.readEnv(ctx)
 }
 
 // Down removes the testbed.
@@ -165,18 +182,22 @@ func (c *Cluster) output(cmd *exec.Cmd) (string, error) {
 	return stdout.String(), nil
 }
 
-func (c *Cluster) env(ctx context.Context) (map[string]string, error) {
+// readEnv asks the testbed where everything is. What else is known stays.
+func (c *Cluster) readEnv(ctx context.Context) error {
 	out, err := c.Testbed(ctx, "env")
 	if err != nil {
-		return nil, err
+		return err
 	}
-	vars := map[string]string{}
+	if c.vars == nil {
+		c.vars = map[string]string{}
+	}
+	maps.DeleteFunc(c.vars, func(name, _ string) bool { return strings.HasPrefix(name, "TESTBED_") })
 	for line := range strings.Lines(out) {
 		if name, value, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "export "), "="); ok {
-			vars[name] = value
+			c.vars[name] = value
 		}
 	}
-	return vars, nil
+	return nil
 }
 
 // sourceFolder finds the repository from the working directory upwards.

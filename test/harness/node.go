@@ -44,9 +44,18 @@ func (c *Cluster) NUMANode() Node {
 	return Node{Name: c.Var("TESTBED_NUMA_NODE"), machine: guest(c.Var("TESTBED_NUMA_CHANNEL")), cgroup: c.Var("TESTBED_CGROUP")}
 }
 
+// Nodes are the nodes that can be looked at: the host's, and the NUMA machine
+// while there is one.
+func (c *Cluster) Nodes() []Node {
+	if c.NUMANode().Name == "" {
+		return []Node{c.Node()}
+	}
+	return []Node{c.Node(), c.NUMANode()}
+}
+
 func (c *Cluster) node(name string) (Node, error) {
-	for _, n := range []Node{c.Node(), c.NUMANode()} {
-		if name != "" && name == n.Name {
+	for _, n := range c.Nodes() {
+		if n.Name == name {
 			return n, nil
 		}
 	}

@@ -1,0 +1,278 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	resourceapi "k8s.io/api/resource/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/topolet/topolet/draplugin"
+	"github.com/topolet/topolet/test/harness"
+	"github.com/topolet/topolet/topology"
+)
+
+const (
+	bootLimit = 5 * time.Minute
+	// followLimit is how soon what is published follows the machine.
+	followLimit = 10 * time.Second
+)
+
+// TestNUMAMachine runs on an emulated machine with several sockets, NUMA nodes
+// and PCIe roots, which joins the cluster for as long as this test. What it ought
+// to be is read from its own kernel's files, by other code than topolet's.
+func TestNUMAMachine(t *testing.T) {
+	begin := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
+	defer cancel()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), downLimit)
+		defer cancel()
+		if err := cluster.NUMADown(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := cluster.NUMAUp(ctx); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("node ready %.1f s after the start", time.Since(begin).Seconds())
+	node := cluster.NUMANode()
+	k := readKernelTopology(t, node)
+	waitPublished(t, node.Name, startLimit, "a device for each NUMA node with CPUs", func(devices map[string]resourceapi.Device) error {
+		if len(devices) != len(k.nodes) {
+			return fmt.Errorf("%d devices, %d nodes", len(devices), len(k.nodes))
+		}
+		return nil
+	})
+	t.Logf("devices published %.1f s after the start", time.Since(begin).Seconds())
+
+	t.Run("each claim is whole cores of one NUMA node, of one L3 group if one has room", func(t *testing.T) {
+		for _, tc := range []struct {
+			name  string
+			count func(numa kernelNode, claimable int) int
+		}{
+			{"2 CPUs", func(kernelNode, int) int { return 2 }},
+			{"4 CPUs", func(kernelNode, int) int { return 4 }},
+			{"a whole node", func(_ kernelNode, claimable int) int { return claimable }},
+		} {
+			t.Run(tc.name, func(t *testing.T) {
+				claimsOnEachNode(t, node, k, tc.count)
+				t.Logf("done %.1f s after the start", time.Since(begin).Seconds())
+			})
+		}
+	})
+	t.Run("PCI functions are at their NUMA node and root", func(t *testing.T) { pciFunctions(t, node) })
+	t.Run("a claim whose CPU goes offline is told, its neighbour is not", func(t *testing.T) { cpuGoesOffline(t, node) })
+	t.Run("an unplugged function is no longer published", func(t *testing.T) { functionIsUnplugged(t, node) })
+	t.Run("a snapshot is the machine", func(t *testing.T) { snapshotIsTheMachine(t, node) })
+}
+
+// kernelNode is a NUMA node with CPUs.
+type kernelNode struct {
+	id   int
+	cpus topology.CPUSet
+}
+
+// kernelTopology is what the kernel's files say about who sits together.
+type kernelTopology struct {
+	nodes []kernelNode
+	// siblings and l3 are, for each CPU, the CPUs of its core and of its L3 group.
+	siblings, l3 map[int]topology.CPUSet
+}
+
+func readKernelTopology(t *testing.T, node harness.Node) kernelTopology {
+	t.Helper()
+	k := kernelTopology{siblings: map[int]topology.CPUSet{}, l3: map[int]topology.CPUSet{}}
+	for _, id := range readSet(t, node, "/sys/devices/system/node/has_cpu").List() {
+		k.nodes = append(k.nodes, kernelNode{id, readSet(t, node, fmt.Sprintf("/sys/devices/system/node/node%d/cpulist", id))})
+	}
+	for _, cpu := range readSet(t, node, "/sys/devices/system/cpu/online").List() {
+		dir := fmt.Sprintf("/sys/devices/system/cpu/cpu%d/", cpu)
+		k.siblings[cpu] = readSet(t, node, dir+"topology/thread_siblings_list")
+		k.l3[cpu] = readSet(t, node, dir+"cache/index3/shared_cpu_list")
+	}
+	if len(k.nodes) < 4 {
+		t.Fatalf("the machine has %d NUMA nodes with CPUs, the tests need 4", len(k.nodes))
+	}
+	return k
+}
+
+func readSet(t *testing.T, node harness.Node, file string) topology.CPUSet {
+	t.Helper()
+	data, err := node.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := topology.ParseCPUSet(string(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
+// groups counts the L3 groups that have a CPU of the set.
+func (k kernelTopology) groups(cpus topology.CPUSet) int {
+	seen := map[int]bool{}
+	for _, cpu := range cpus.List() {
+		seen[k.l3[cpu].First()] = true
+	}
+	return len(seen)
+}
+
+// claimsOnEachNode runs one pod with a claim and a container for every NUMA node.
+func claimsOnEachNode(t *testing.T, node harness.Node, k kernelTopology, count func(kernelNode, int) int) {
+	ns := namespace(t)
+	devices, err := published(t.Context(), node.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := podOf("aligned")
+	p.Spec.NodeName = ""
+	p.Spec.NodeSelector = map[string]string{corev1.LabelHostname: node.Name}
+	p.Spec.Containers = nil
+	wanted := map[string]int{}
+	for _, numa := range k.nodes {
+		name := fmt.Sprintf("numa-%d", numa.id)
+		cpus := devices[name].Capacity[draplugin.CapacityCPUs].Value
+		wanted[name] = count(numa, int(cpus.Value()))
+		claimFor(t, ns, name, fmt.Sprint(wanted[name]), atNUMANode(numa.id))
+		p.Spec.Containers = append(p.Spec.Containers, workload(name, name))
+		p.Spec.ResourceClaims = append(p.Spec.ResourceClaims, corev1.PodResourceClaim{Name: name, ResourceClaimName: &name})
+	}
+	begin := time.Now()
+	create(t, ns, p)
+	for _, numa := range k.nodes {
+		name := fmt.Sprintf("numa-%d", numa.id)
+		got := running(t, ns, p.Name, name)
+		cpus := got.Allowed
+		t.Logf("%s: %d CPUs: %s, %.1f s after the pod was created", name, wanted[name], cpus, time.Since(begin).Seconds())
+		if !got.Cgroup.Equals(cpus) || !cpus.Equals(granted(t, ns, name)) {
+			t.Errorf("%s: granted %s, the kernel says processes %s, cgroup %s", name, granted(t, ns, name), cpus, got.Cgroup)
+		}
+		if cpus.Size() != wanted[name] || !cpus.IsSubsetOf(numa.cpus) {
+			t.Errorf("%s: %s are not %d CPUs of the node's %s", name, cpus, wanted[name], numa.cpus)
+		}
+		for _, cpu := range cpus.List() {
+			if !k.siblings[cpu].IsSubsetOf(cpus) {
+				t.Errorf("%s: %s splits the core %s", name, cpus, k.siblings[cpu])
+			}
+		}
+		if want := k.fewestGroups(numa.cpus, wanted[name]); k.groups(cpus) != want {
+			t.Errorf("%s: %s are of %d L3 groups, %d would do", name, cpus, k.groups(cpus), want)
+		}
+	}
+}
+
+// fewestGroups is how many L3 groups n of these CPUs take at least. The CPUs of
+// the machine's first core are reserved.
+func (k kernelTopology) fewestGroups(cpus topology.CPUSet, n int) int {
+	sizes := map[int]int{}
+	for _, cpu := range cpus.Difference(k.siblings[0]).List() {
+		sizes[k.l3[cpu].First()]++
+	}
+	var sorted []int
+	for _, size := range sizes {
+		sorted = append(sorted, size)
+	}
+	slices.Sort(sorted)
+	groups := 0
+	for n > 0 && len(sorted) > groups {
+		n -= sorted[len(sorted)-1-groups]
+		groups++
+	}
+	return groups
+}
+
+func atNUMANode(id int) func(*resourceapi.DeviceClaim) {
+	return func(d *resourceapi.DeviceClaim) {
+		d.Requests[0].Exactly.Selectors = []resourceapi.DeviceSelector{{CEL: &resourceapi.CELDeviceSelector{
+			Expression: fmt.Sprintf(`device.attributes["resource.kubernetes.io"].numaNode == %d`, id),
+		}}}
+	}
+}
+
+// published are a node's devices by name.
+func published(ctx context.Context, node string) (map[string]resourceapi.Device, error) {
+	list, err := cluster.Client.ResourceV1().ResourceSlices().List(ctx, metav1.ListOptions{FieldSelector: "spec.driver=" + draplugin.DriverName + ",spec.nodeName=" + node})
+	if err != nil {
+		return nil, err
+	}
+	devices := map[string]resourceapi.Device{}
+	for _, s := range list.Items {
+		for _, d := range s.Spec.Devices {
+			devices[d.Name] = d
+		}
+	}
+	return devices, nil
+}
+
+// waitPublished waits until a node's devices are as they ought to be, and returns
+// how long that took.
+func waitPublished(t *testing.T, node string, limit time.Duration, what string, check func(map[string]resourceapi.Device) error) time.Duration {
+	t.Helper()
+	begin := time.Now()
+	if err := harness.Wait(t.Context(), limit, what, func(ctx context.Context) error {
+		devices, err := published(ctx, node)
+		if err != nil {
+			return err
+		}
+		return check(devices)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return time.Since(begin)
+}
+
+// pciFunction is what `topolet topology --output json` says of one.
+type pciFunction struct {
+	Address  string `json:"address"`
+	Class    string `json:"class"`
+	NUMANode *int   `json:"numaNode"`
+	PCIeRoot string `json:"pcieRoot"`
+}
+
+// pciFunctions holds topolet's picture of every NVMe and network function on a
+// PCIe root of a NUMA node against the kernel's files.
+func pciFunctions(t *testing.T, node harness.Node) {
+	out, err := node.Run(t.Context(), path.Join(cluster.Var("TESTBED_BIN"), "topolet"), "topology", "--output", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var machine struct {
+		PCIDevices []pciFunction `json:"pciDevices"`
+	}
+	if err := json.Unmarshal([]byte(out), &machine); err != nil {
+		t.Fatal(err)
+	}
+	counts := map[string]int{}
+	for _, f := range machine.PCIDevices {
+		kind := map[string]string{"0x0108": "NVMe", "0x0200": "network"}[f.Class[:min(6, len(f.Class))]]
+		if kind == "" || f.NUMANode == nil {
+			continue
+		}
+		counts[fmt.Sprintf("%s at node %d", kind, *f.NUMANode)]++
+		near := readSet(t, node, "/sys/devices/"+f.PCIeRoot+"/pci_bus/"+strings.TrimPrefix(f.PCIeRoot, "pci")+"/cpulistaffinity")
+		if want := readSet(t, node, fmt.Sprintf("/sys/devices/system/node/node%d/cpulist", *f.NUMANode)); !near.Equals(want) {
+			t.Errorf("%s is said to be at NUMA node %d (CPUs %s) and root %s, which is near CPUs %s", f.Address, *f.NUMANode, want, f.PCIeRoot, near)
+		}
+	}
+	// Node 0's NVMe has two virtual functions.
+	want := map[string]int{}
+	for id, nvme := range []int{3, 1, 1, 1} {
+		want[fmt.Sprintf("NVMe at node %d", id)] = nvme
+		want[fmt.Sprintf("network at node %d", id)] = 1
+	}
+	if diff := cmp.Diff(want, counts); diff != "" {
+		t.Errorf("functions (-want +got):\n%s", diff)
+	}
+}
