@@ -74,11 +74,20 @@ var damagedSpecs = []topologytest.Spec{
 	}}}},
 }
 
+// damagedTree is the tree of one of them, or of one that a kernel wrote.
+func damagedTree(spec uint8) *topologytest.Tree {
+	n := int(spec) % (len(damagedSpecs) + 1)
+	if n == len(damagedSpecs) {
+		return topologytest.Captured("four-nodes")
+	}
+	return topologytest.FS(damagedSpecs[n])
+}
+
 // discoverDamaged checks what must hold of any content: no panic, no other error
 // than that of a tree without CPUs, and a machine without contradictions.
 func discoverDamaged(t *testing.T, spec uint8, changes []byte) {
 	t.Helper()
-	tree := topologytest.FS(damagedSpecs[int(spec)%len(damagedSpecs)])
+	tree := damagedTree(spec)
 	damage(tree, changes)
 	m, err := topology.Discover(tree)
 	if err != nil {
@@ -97,7 +106,7 @@ func discoverDamaged(t *testing.T, spec uint8, changes []byte) {
 }
 
 func FuzzDiscover(f *testing.F) {
-	for spec := range damagedSpecs {
+	for spec := range len(damagedSpecs) + 1 {
 		f.Add(uint8(spec), []byte{})
 		f.Add(uint8(spec), []byte{10, 0, 0, 60, 5, 8, 200, 3, 7})
 	}

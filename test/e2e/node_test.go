@@ -28,7 +28,7 @@ import (
 func grants(t *testing.T) []allocator.Grant {
 	t.Helper()
 	var held []allocator.Grant
-	dir, err := os.MkdirTemp("", "grants") // also called when the test's own is gone
+	dir, err := os.MkdirTemp("", "grants") //nolint:usetesting // also called when the test's own is gone
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -97,6 +97,12 @@ func TestASnapshotIsOfTheSameMachine(t *testing.T) {
 	}
 }
 
+func TestASnapshotOfACapturedMachineIsOfTheSameMachine(t *testing.T) {
+	for _, name := range topologytest.CapturedMachines() {
+		t.Run(name, func(t *testing.T) { checkRoundTrip(t, topologytest.Captured(name)) })
+	}
+}
+
 func TestASnapshotOfARealMachineIsOfTheSameMachine(t *testing.T) {
 	archives := topologytest.RealMachines()
 	if len(archives) == 0 {
