@@ -96,6 +96,9 @@ func consistent(grants []Grant) error {
 			if p.CPUs.Size() != p.Count || p.Count == 0 {
 				return fmt.Errorf("grants[%d].parts[%d] has CPUs %q for a count of %d", i, j, p.CPUs, p.Count)
 			}
+			if p.RunsOn().IsEmpty() || !p.Idle.IsSubsetOf(p.CPUs) {
+				return fmt.Errorf("grants[%d].parts[%d] has CPUs %s, of which %q are idle", i, j, p.CPUs, p.Idle)
+			}
 			if p.CPUs.Intersects(taken) {
 				return fmt.Errorf("grants[%d].parts[%d] has CPUs %s, of which %s are granted twice",
 					i, j, p.CPUs, p.CPUs.Intersection(taken))

@@ -19,7 +19,7 @@ func TestCheckpointRoundTrip(t *testing.T) {
 	l := newLedger(t, store)
 	grant(t, l, claim("x", "pod", "other"), []Request{
 		{Name: "a", Domain: "numa-0", Share: "s-1", Count: 2, SharedPool: true},
-		{Name: "b", Domain: "numa-1", Share: "s-2", Count: 1},
+		{Name: "b", Domain: "numa-1", Share: "s-2", Count: 1, LocalMemory: true, IdleSiblings: true},
 	})
 	grant(t, l, claim("y"), cpus(1, "numa-1"))
 	loaded, err := store.Load()
@@ -43,16 +43,18 @@ func TestCheckpointRoundTrip(t *testing.T) {
 func TestCheckpointsThatCannotBeUsed(t *testing.T) {
 	const good = `{"uid":"x","namespace":"n","name":"c","pods":["p"],"parts":[{"request":"r","domain":"numa-0","count":1,"cpus":"1"}]}`
 	for name, test := range map[string]struct{ content, want string }{
-		"empty file":          {"", "not JSON"},
-		"cut off":             {`{"version":1,"grants":[` + good, "not JSON"},
-		"no version":          {`{"grants":[]}`, "field version is missing"},
-		"a future version":    {`{"version":2,"claims":{}}`, "field version is 2, this topolet reads version 1"},
-		"an unknown field":    {`{"version":1,"grants":[],"extra":1}`, `unknown field "extra"`},
-		"a garbled CPU list":  {`{"version":1,"grants":[` + strings.Replace(good, `"1"`, `"one"`, 1) + `]}`, `"one" is not a CPU number`},
-		"a CPU granted twice": {`{"version":1,"grants":[` + good + "," + strings.Replace(good, `"x"`, `"y"`, 1) + `]}`, "granted twice"},
-		"a claim twice":       {`{"version":1,"grants":[` + good + "," + strings.Replace(good, `"cpus":"1"`, `"cpus":"2"`, 1) + `]}`, "appears twice"},
-		"a wrong count":       {`{"version":1,"grants":[` + strings.Replace(good, `"count":1`, `"count":2`, 1) + `]}`, "for a count of 2"},
-		"a grant of nothing":  {`{"version":1,"grants":[{"uid":"x","namespace":"n","name":"c","pods":[],"parts":[]}]}`, "has no parts"},
+		"empty file":            {"", "not JSON"},
+		"cut off":               {`{"version":1,"grants":[` + good, "not JSON"},
+		"no version":            {`{"grants":[]}`, "field version is missing"},
+		"a future version":      {`{"version":2,"claims":{}}`, "field version is 2, this topolet reads version 1"},
+		"an unknown field":      {`{"version":1,"grants":[],"extra":1}`, `unknown field "extra"`},
+		"a garbled CPU list":    {`{"version":1,"grants":[` + strings.Replace(good, `"1"`, `"one"`, 1) + `]}`, `"one" is not a CPU number`},
+		"a CPU granted twice":   {`{"version":1,"grants":[` + good + "," + strings.Replace(good, `"x"`, `"y"`, 1) + `]}`, "granted twice"},
+		"a claim twice":         {`{"version":1,"grants":[` + good + "," + strings.Replace(good, `"cpus":"1"`, `"cpus":"2"`, 1) + `]}`, "appears twice"},
+		"a wrong count":         {`{"version":1,"grants":[` + strings.Replace(good, `"count":1`, `"count":2`, 1) + `]}`, "for a count of 2"},
+		"an idle CPU of others": {`{"version":1,"grants":[` + strings.Replace(good, `"cpus":"1"`, `"cpus":"1","idle":"2"`, 1) + `]}`, `of which "2" are idle`},
+		"nothing but idle CPUs": {`{"version":1,"grants":[` + strings.Replace(good, `"cpus":"1"`, `"cpus":"1","idle":"1"`, 1) + `]}`, `of which "1" are idle`},
+		"a grant of nothing":    {`{"version":1,"grants":[{"uid":"x","namespace":"n","name":"c","pods":[],"parts":[]}]}`, "has no parts"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := FileStore{Path: filepath.Join(t.TempDir(), "checkpoint.json")}

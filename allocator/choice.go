@@ -60,6 +60,20 @@ func (d *Domain) Choose(free topology.CPUSet, n int) (topology.CPUSet, error) {
 	return topology.CPUSet{}, &InsufficientError{Domain: d.Name, Requested: n, Free: available * d.ThreadsPerCore}
 }
 
+// siblings are all CPUs of the set but the first of each core.
+func (d *Domain) siblings(cpus topology.CPUSet) topology.CPUSet {
+	var ids []int
+	for _, c := range d.cores {
+		if len(c.cpus) > 1 && cpus.Contains(c.cpus[0]) {
+			ids = append(ids, c.cpus[1:]...)
+		}
+	}
+	if len(ids) == 0 {
+		return topology.CPUSet{}
+	}
+	return topology.NewCPUSet(ids...)
+}
+
 func isFree(c core, free topology.CPUSet) bool {
 	for _, id := range c.cpus {
 		if !free.Contains(id) {

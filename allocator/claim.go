@@ -35,6 +35,11 @@ type Request struct {
 	Count int `json:"count"`
 	// SharedPool adds the shared pool to the CPUs on which the container may run.
 	SharedPool bool `json:"sharedPool,omitempty"`
+	// IdleSiblings leaves all threads of each core but the first without work.
+	// They count.
+	IdleSiblings bool `json:"idleSiblings,omitempty"`
+	// LocalMemory keeps the container's memory on the NUMA nodes of its CPUs.
+	LocalMemory bool `json:"localMemory,omitempty"`
 }
 
 // Grant is a claim with the CPUs it got. Grants are values: those handed out by
@@ -48,20 +53,35 @@ type Grant struct {
 // Part is a request with the CPUs it got.
 type Part struct {
 	Request
+	// CPUs are nobody else's.
 	CPUs topology.CPUSet `json:"cpus"`
+	// Idle are those of them on which nothing runs.
+	Idle topology.CPUSet `json:"idle,omitzero"`
 }
 
-// CPUs returns all CPUs of the grant.
+// RunsOn returns the CPUs on which the part's containers run.
+func (p Part) RunsOn() topology.CPUSet { return p.CPUs.Difference(p.Idle) }
+
+// CPUs returns all CPUs of the grant, idle ones too.
 func (g Grant) CPUs() topology.CPUSet {
 	return g.CPUsOf("")
 }
 
 // CPUsOf returns the CPUs of one request, or of all for the empty name.
 func (g Grant) CPUsOf(request string) topology.CPUSet {
+	return g.union(request, func(p Part) topology.CPUSet { return p.CPUs })
+}
+
+// RunsOn is CPUsOf without the idle CPUs.
+func (g Grant) RunsOn(request string) topology.CPUSet {
+	return g.union(request, Part.RunsOn)
+}
+
+func (g Grant) union(request string, of func(Part) topology.CPUSet) topology.CPUSet {
 	var cpus topology.CPUSet
 	for _, p := range g.Parts {
 		if request == "" || p.Name == request {
-			cpus = cpus.Union(p.CPUs)
+			cpus = cpus.Union(of(p))
 		}
 	}
 	return cpus

@@ -60,10 +60,23 @@ func ParseRef(text string) (ref Ref, ok bool, err error) {
 	return Ref{Claim: ClaimUID(uid), Request: request}, true, nil
 }
 
+// Placement is what a container must be created with.
+type Placement struct {
+	CPUs topology.CPUSet
+	// MemoryNodes are the NUMA nodes, by the kernel's numbers, that the container's
+	// memory must come from; empty means any.
+	MemoryNodes []int
+	// Unthrottled says that nobody else runs on the CPUs, so that a quota of their
+	// time would save it for nobody.
+	Unthrottled bool
+}
+
 // Update tells the runtime to give a container other CPUs.
 type Update struct {
 	ID   ContainerID
 	CPUs topology.CPUSet
+	// Unthrottled is that of the container's [Placement].
+	Unthrottled bool
 }
 
 // Entry is a container with what the ledger wants of it.
@@ -71,8 +84,8 @@ type Entry struct {
 	Container
 	// Desired are the CPUs that the container ought to run on.
 	Desired topology.CPUSet
-	// Granted are those among Desired that its claims give it and that no other
-	// claim's container may run on; empty for a shared container.
+	// Granted are the CPUs of its claims, on which no container of another claim
+	// may run, nor this one if they are idle; empty for a shared container.
 	Granted topology.CPUSet
 	// Orphan says that the container names a claim that the ledger does not
 	// know. It keeps the CPUs that it was observed on, and nobody else gets them.

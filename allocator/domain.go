@@ -27,9 +27,16 @@ type Domain struct {
 	// ThreadsPerCore is the number of CPUs of every core in the domain. Claims
 	// are served in multiples of it.
 	ThreadsPerCore int
-	// CPUs are the CPUs that claims can get: whole cores without reserved,
-	// isolated or offline CPUs.
+	// Isolated says that the kernel's scheduler leaves the domain's CPUs alone
+	// (isolcpus): they are in no pool, and nothing balances load over them.
+	Isolated bool
+	// CPUs are the CPUs that claims can get: whole cores without reserved or
+	// offline CPUs.
 	CPUs topology.CPUSet
+	// MemoryNodes are the NUMA nodes, by the kernel's numbers, whose memory is
+	// nearest to the CPUs: the domain's own, or others where that has none. Empty
+	// on a kernel without NUMA.
+	MemoryNodes []int
 
 	cores  []core
 	groups []group
@@ -49,36 +56,44 @@ type group struct {
 	inner    []group
 }
 
-// Domains divides the machine into domains, ordered by NUMA node and then by
-// core type with the fastest first. Cores that touch the
-// reserved set, that are isolated from the kernel's scheduler, that miss a
-// thread, that straddle NUMA nodes or that no NUMA node names are in no domain;
-// their CPUs stay in the shared pool. A domain without cores is not returned.
+// Domains divides the machine into domains, ordered by NUMA node, then by core
+// type with the fastest first, then with the isolated ones last. Cores that touch
+// the reserved set, that are isolated in part, that miss a thread, that straddle
+// NUMA nodes or that no NUMA node names are in no domain; those of their CPUs that
+// are not isolated stay in the shared pool. A domain without cores is not
+// returned.
 func Domains(m *topology.Machine, reserved topology.CPUSet) []*Domain {
 	type key struct {
-		node int
-		kind topology.CoreType
+		node     int
+		kind     topology.CoreType
+		isolated bool
 	}
 	found := map[key][]core{}
 	for _, c := range wholeCores(m) {
 		cpu, _ := m.CPU(c.cpus[0])
-		if nodeless := cpu.NUMANode == topology.None && len(m.NUMANodes) > 0; nodeless || touches(c, reserved) || touches(c, m.Isolated) || straddles(m, c, cpu) {
+		if nodeless := cpu.NUMANode == topology.None && len(m.NUMANodes) > 0; nodeless || touches(c, reserved) || straddles(m, c, cpu) {
 			continue
 		}
-		k := key{cpu.NUMANode, cpu.CoreType}
+		k := key{cpu.NUMANode, cpu.CoreType, m.Isolated.Contains(cpu.ID)}
 		found[k] = append(found[k], c)
 	}
 
 	domains := make([]*Domain, 0, len(found))
 	for k, cores := range found {
 		d := newDomain(m, k.node, k.kind, cores)
-		d.Name = domainName(k.node, k.kind, len(found[key{k.node, topology.Performance}]) > 0)
+		d.Isolated = k.isolated
+		faster := len(found[key{k.node, topology.Performance, false}])+len(found[key{k.node, topology.Performance, true}]) > 0
+		d.Name = domainName(k.node, k.kind, faster)
+		if k.isolated {
+			d.Name += "-isolated"
+		}
 		domains = append(domains, d)
 	}
 	slices.SortFunc(domains, func(a, b *Domain) int {
 		return cmp.Or(
 			cmp.Compare(a.NUMANode, b.NUMANode),
 			cmp.Compare(kindOrder(a.CoreType), kindOrder(b.CoreType)),
+			compareBools(a.Isolated, b.Isolated),
 		)
 	})
 	return domains
@@ -121,12 +136,24 @@ func touches(c core, set topology.CPUSet) bool {
 	return slices.ContainsFunc(c.cpus, set.Contains)
 }
 
-// straddles reports whether the core's CPUs disagree about NUMA node or type.
+// straddles reports whether the core's CPUs disagree about NUMA node, type or
+// isolation.
 func straddles(m *topology.Machine, c core, first topology.CPU) bool {
 	return slices.ContainsFunc(c.cpus, func(id int) bool {
 		cpu, ok := m.CPU(id)
-		return !ok || cpu.NUMANode != first.NUMANode || cpu.CoreType != first.CoreType
+		return !ok || cpu.NUMANode != first.NUMANode || cpu.CoreType != first.CoreType ||
+			m.Isolated.Contains(id) != m.Isolated.Contains(first.ID)
 	})
+}
+
+func compareBools(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
 }
 
 func newDomain(m *topology.Machine, node int, kind topology.CoreType, cores []core) *Domain {
@@ -152,6 +179,7 @@ func newDomain(m *topology.Machine, node int, kind topology.CoreType, cores []co
 	}
 	d.CPUs = topology.NewCPUSet(ids...)
 	d.Socket = commonSocket(m, ids)
+	d.MemoryNodes = memoryNodes(m, node)
 	d.groups = runs(cores, 0, len(cores), func(c core) int { return c.l3 })
 	for i, g := range d.groups {
 		d.groups[i].inner = runs(cores, g.from, g.to, func(c core) int { return c.clus })
@@ -169,6 +197,26 @@ func runs(cores []core, from, to int, label func(core) int) []group {
 		groups[len(groups)-1].to = i + 1
 	}
 	return groups
+}
+
+// memoryNodes are the node itself, or the nearest ones that have memory.
+func memoryNodes(m *topology.Machine, node int) []int {
+	var nearest []int
+	least := 0
+	for _, n := range m.NUMANodes {
+		distance, known := m.NUMADistance(node, n.ID)
+		if n.ID == node {
+			distance, known = 0, true
+		}
+		switch {
+		case n.MemoryBytes != nil && *n.MemoryBytes == 0, !known:
+		case len(nearest) == 0 || distance < least:
+			nearest, least = []int{n.ID}, distance
+		case distance == least:
+			nearest = append(nearest, n.ID)
+		}
+	}
+	return nearest
 }
 
 func commonSocket(m *topology.Machine, ids []int) int {

@@ -53,10 +53,30 @@ func TestDomains(t *testing.T) {
 			reserved: "0,3",
 			want:     []summary{{"numa-0", 0, 0, topology.Standard, 2, "1,4"}},
 		},
-		"isolated cores belong to somebody else": {
+		"isolated cores apart": {
 			machine:  topologytest.Spec{CoresPerL3: 4, Isolated: "2-3"},
 			reserved: "0",
-			want:     []summary{{"numa-0", 0, 0, topology.Standard, 1, "1"}},
+			want: []summary{
+				{"numa-0", 0, 0, topology.Standard, 1, "1"},
+				{"numa-0-isolated", 0, 0, topology.Standard, 1, "2-3"},
+			},
+		},
+		"a core that is isolated in part serves nobody": {
+			machine:  topologytest.Spec{CoresPerL3: 4, Threads: 2, Isolated: "2-3,7"},
+			reserved: "0",
+			want: []summary{
+				{"numa-0", 0, 0, topology.Standard, 2, "1,5"},
+				{"numa-0-isolated", 0, 0, topology.Standard, 2, "3,7"},
+			},
+		},
+		"isolated efficient cores": {
+			machine:  topologytest.Spec{CoresPerL3: 2, EfficiencyCoresPerL3: 4, Threads: 2, AdjacentThreads: true, Isolated: "6-7"},
+			reserved: "0-1",
+			want: []summary{
+				{"numa-0", 0, 0, topology.Performance, 2, "2-3"},
+				{"numa-0-efficiency", 0, 0, topology.Efficiency, 1, "4-5"},
+				{"numa-0-efficiency-isolated", 0, 0, topology.Efficiency, 1, "6-7"},
+			},
 		},
 		"node numbers with holes and a node of memory only": {
 			machine:  topologytest.Spec{Sockets: 2, CoresPerL3: 2, NUMAIDs: []int{8, 250}, MemoryOnly: []int{300}},
@@ -127,6 +147,20 @@ func TestDomainsHaveDifferentNamesOnOddMachines(t *testing.T) {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestMemoryComesFromTheNearestNodeThatHasAny(t *testing.T) {
+	m := topologytest.New(topologytest.Spec{Sockets: 2, NUMAPerSocket: 2, CoresPerL3: 2})
+	none := uint64(0)
+	m.NUMANodes[1].MemoryBytes = &none
+	got := map[string][]int{}
+	for _, d := range Domains(m, topology.CPUSet{}) {
+		got[d.Name] = d.MemoryNodes
+	}
+	want := map[string][]int{"numa-0": {0}, "numa-1": {0}, "numa-2": {2}, "numa-3": {3}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
 	}
 }
 

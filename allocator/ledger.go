@@ -3,6 +3,7 @@ package allocator
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"sync"
@@ -144,7 +145,7 @@ func (l *Ledger) enter(claim Claim, requests []Request) (g Grant, undo func(), e
 // assemble chooses the CPUs of all requests, or of none.
 func (l *Ledger) assemble(claim Claim, requests []Request) (Grant, error) {
 	g := Grant{Claim: claim}
-	free := l.inventory.shareable.Difference(l.busy())
+	free := l.inventory.Machine.Online.Difference(l.busy())
 	for _, r := range requests {
 		d, ok := l.inventory.Domain(r.Domain)
 		if !ok {
@@ -155,7 +156,11 @@ func (l *Ledger) assemble(claim Claim, requests []Request) (Grant, error) {
 			return Grant{}, fmt.Errorf("request %q: %w", r.Name, err)
 		}
 		free = free.Difference(cpus)
-		g.Parts = append(g.Parts, Part{Request: r, CPUs: cpus})
+		part := Part{Request: r, CPUs: cpus}
+		if r.IdleSiblings {
+			part.Idle = d.siblings(cpus)
+		}
+		g.Parts = append(g.Parts, part)
 	}
 	return g, nil
 }
@@ -196,24 +201,65 @@ func (l *Ledger) releasable(uid ClaimUID) (Grant, bool, error) {
 	return g, true, nil
 }
 
-// Admit enters a container that is about to be created and returns the CPUs it
-// must be created with. The error is an [*UnknownClaimError], a
+// Admit enters a container that is about to be created and returns what it must
+// be created with. The error is an [*UnknownClaimError], a
 // [*NotReservedError] or an [*OfflineError], and the container is then not entered.
-func (l *Ledger) Admit(c Container) (topology.CPUSet, error) {
+func (l *Ledger) Admit(c Container) (Placement, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.permitted(c); err != nil {
-		return topology.CPUSet{}, err
+		return Placement{}, err
 	}
 	for _, ref := range c.Claims {
 		g := l.grants[ref.Claim]
 		if offline := l.inventory.offline(g.CPUsOf(ref.Request)); !offline.IsEmpty() {
-			return topology.CPUSet{}, &OfflineError{Container: c, Grant: g, CPUs: offline}
+			return Placement{}, &OfflineError{Container: c, Grant: g, CPUs: offline}
 		}
 	}
 	cpus := l.desired(c, l.pool())
 	l.containers[c.ID] = &tracked{Container: c, told: cpus, isTold: true}
-	return cpus, nil
+	return Placement{CPUs: cpus, MemoryNodes: l.memoryNodes(c), Unthrottled: l.ownsItsCPUs(c)}, nil
+}
+
+// memoryNodes are those of all claims' CPUs if one of the claims wants its memory
+// local, or none.
+func (l *Ledger) memoryNodes(c Container) []int {
+	var nodes []int
+	local := false
+	for p := range l.parts(c) {
+		local = local || p.LocalMemory
+		if d, ok := l.inventory.Domain(p.Domain); ok {
+			nodes = append(nodes, d.MemoryNodes...)
+		}
+	}
+	if !local {
+		return nil
+	}
+	slices.Sort(nodes)
+	return slices.Compact(nodes)
+}
+
+// ownsItsCPUs reports whether nobody else may run where the container does.
+func (l *Ledger) ownsItsCPUs(c Container) bool {
+	for p := range l.parts(c) {
+		if p.SharedPool {
+			return false
+		}
+	}
+	return len(c.Claims) > 0
+}
+
+// parts are those that the container's claims name.
+func (l *Ledger) parts(c Container) iter.Seq[Part] {
+	return func(yield func(Part) bool) {
+		for _, ref := range c.Claims {
+			for _, p := range l.grants[ref.Claim].Parts {
+				if (ref.Request == "" || ref.Request == p.Name) && !yield(p) {
+					return
+				}
+			}
+		}
+	}
 }
 
 func (l *Ledger) permitted(c Container) error {
@@ -282,7 +328,7 @@ func (l *Ledger) Updates() []Update {
 			continue
 		}
 		c.told, c.isTold = desired, true
-		updates = append(updates, Update{ID: c.ID, CPUs: desired})
+		updates = append(updates, Update{ID: c.ID, CPUs: desired, Unthrottled: !l.isOrphan(c.Container) && l.ownsItsCPUs(c.Container)})
 	}
 	slices.SortFunc(updates, func(a, b Update) int { return cmp.Compare(a.ID, b.ID) })
 	return updates
@@ -394,15 +440,10 @@ func (l *Ledger) desired(c Container, pool topology.CPUSet) topology.CPUSet {
 		return c.Observed
 	}
 	var cpus topology.CPUSet
-	for _, ref := range c.Claims {
-		for _, p := range l.grants[ref.Claim].Parts {
-			if ref.Request != "" && ref.Request != p.Name {
-				continue
-			}
-			cpus = cpus.Union(l.inventory.online(p.CPUs))
-			if p.SharedPool {
-				cpus = cpus.Union(pool)
-			}
+	for p := range l.parts(c) {
+		cpus = cpus.Union(l.inventory.online(p.RunsOn()))
+		if p.SharedPool {
+			cpus = cpus.Union(pool)
 		}
 	}
 	if cpus.IsEmpty() {

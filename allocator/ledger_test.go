@@ -2,6 +2,7 @@ package allocator
 
 import (
 	"errors"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -58,12 +59,12 @@ func grant(t testing.TB, l *Ledger, c Claim, requests []Request) Grant {
 // create admits a container and lists it, as the runtime does.
 func create(t testing.TB, l *Ledger, c Container) string {
 	t.Helper()
-	cpus, err := l.Admit(c)
+	placement, err := l.Admit(c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.Listed(c.ID)
-	return cpus.String()
+	return placement.CPUs.String()
 }
 
 func shared(id string) Container { return Container{ID: ContainerID(id), Pod: PodUID("pod-" + id)} }
@@ -284,6 +285,69 @@ func TestAClaimThatIncludesTheSharedPoolFollowsIt(t *testing.T) {
 	e, _ := l.Entry("a")
 	if e.Granted.String() != "1" {
 		t.Errorf("granted %s", e.Granted)
+	}
+}
+
+func TestIdleSiblingsAreNobodysToRunOn(t *testing.T) {
+	m := topologytest.New(topologytest.Spec{NUMAPerSocket: 2, CoresPerL3: 4, Threads: 2})
+	store := FileStore{Path: filepath.Join(t.TempDir(), "checkpoint.json")}
+	l, err := NewLedger(m, DefaultReserved(m), store, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	create(t, l, shared("a"))
+	grant(t, l, claim("x", "pod"), []Request{{Name: "cpus", Domain: "numa-1", Count: 4, IdleSiblings: true}})
+	grants, err := store.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Also after a restart.
+	again, err := NewLedger(m, DefaultReserved(m), store, grants)
+	if err != nil {
+		t.Fatal(err)
+	}
+	create(t, again, shared("a"))
+	for _, l := range []*Ledger{l, again} {
+		if got := create(t, l, claiming("b", "pod", "x")); got != "4-5" {
+			t.Errorf("the container runs on %s, want the first threads 4-5 of its cores 4,12 and 5,13", got)
+		}
+		if got := l.Pool().String(); got != "0-3,6-11,14-15" {
+			t.Errorf("the pool is %s", got)
+		}
+		if e, _ := l.Entry("b"); e.Granted.String() != "4-5,12-13" {
+			t.Errorf("granted %s", e.Granted)
+		}
+	}
+}
+
+func TestPlacement(t *testing.T) {
+	l := newLedger(t, &memory{})
+	grant(t, l, claim("plain", "pod"), cpus(1, "numa-0"))
+	grant(t, l, claim("local", "pod"), []Request{{Name: "cpus", Domain: "numa-1", Count: 1, LocalMemory: true}})
+	grant(t, l, claim("mixed", "pod"), []Request{{Name: "cpus", Domain: "numa-1", Count: 1, SharedPool: true}})
+	for _, test := range []struct {
+		name   string
+		claims []string
+		want   Placement
+	}{
+		{"without a claim", nil, Placement{CPUs: set(t, "0,2-3,6-7")}},
+		{"a claim", []string{"plain"}, Placement{CPUs: set(t, "1"), Unthrottled: true}},
+		{"a claim with local memory", []string{"local"}, Placement{CPUs: set(t, "4"), MemoryNodes: []int{1}, Unthrottled: true}},
+		{"a claim with local memory beside one without", []string{"local", "plain"}, Placement{CPUs: set(t, "1,4"), MemoryNodes: []int{0, 1}, Unthrottled: true}},
+		{"a claim with the shared pool", []string{"mixed", "plain"}, Placement{CPUs: set(t, "0-3,5-7")}},
+	} {
+		c := shared(test.name)
+		c.Pod = "pod"
+		for _, name := range test.claims {
+			c.Claims = append(c.Claims, Ref{Claim: ClaimUID(name)})
+		}
+		got, err := l.Admit(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(test.want, got, compareSets); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", test.name, diff)
+		}
 	}
 }
 

@@ -91,7 +91,7 @@ func specOf(g allocator.Grant) (*cdispec.Spec, error) {
 		spec.Devices = append(spec.Devices, cdispec.Device{
 			Name: device,
 			ContainerEdits: cdispec.ContainerEdits{
-				Env: []string{envName(g.UID, request) + "=" + g.CPUsOf(request).String()},
+				Env: []string{envName(g.UID, request) + "=" + g.RunsOn(request).String()},
 			},
 		})
 	}

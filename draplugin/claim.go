@@ -63,11 +63,13 @@ func translate(claim *resourceapi.ResourceClaim, pool string) (allocator.Claim, 
 			return owner, nil, err
 		}
 		requests = append(requests, allocator.Request{
-			Name:       resourceclaim.BaseRequestRef(result.Request),
-			Domain:     result.Device,
-			Share:      string(ptr.Deref(result.ShareID, types.UID(""))),
-			Count:      count,
-			SharedPool: config.SharedPool == v1alpha1.Include,
+			Name:         resourceclaim.BaseRequestRef(result.Request),
+			Domain:       result.Device,
+			Share:        string(ptr.Deref(result.ShareID, types.UID(""))),
+			Count:        count,
+			SharedPool:   config.SharedPool == v1alpha1.Include,
+			IdleSiblings: config.Siblings == v1alpha1.Idle,
+			LocalMemory:  config.Memory == v1alpha1.Local,
 		})
 	}
 	if len(requests) == 0 {
@@ -94,7 +96,7 @@ func consumedCPUs(result resourceapi.DeviceRequestAllocationResult, field string
 // configOf returns the configuration of an allocation result. The API lists
 // what the class says before what the claim says; the last one counts.
 func configOf(result resourceapi.DeviceRequestAllocationResult, configs []resourceapi.DeviceAllocationConfiguration) (v1alpha1.CPUConfig, error) {
-	config := v1alpha1.CPUConfig{SharedPool: v1alpha1.Exclude}
+	config := v1alpha1.DefaultCPUConfig()
 	for _, c := range resourceclaim.ConfigForResult(configs, result) {
 		if c.Opaque.Driver != DriverName {
 			continue

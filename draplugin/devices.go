@@ -66,7 +66,7 @@ func attributes(m *topology.Machine, d *allocator.Domain) map[resourceapi.Qualif
 		AttributeLevel:            {StringValue: ptr.To(LevelNUMA)},
 		AttributeCoreType:         {StringValue: ptr.To(string(d.CoreType))},
 		AttributeThreadsPerCore:   {IntValue: ptr.To(int64(d.ThreadsPerCore))},
-		AttributeIsolated:         {BoolValue: ptr.To(false)},
+		AttributeIsolated:         {BoolValue: ptr.To(d.Isolated)},
 		AttributeNetworkFunctions: {IntValue: ptr.To(functionsNear(m, d.NUMANode, classNetwork))},
 		AttributeNVMeFunctions:    {IntValue: ptr.To(functionsNear(m, d.NUMANode, classNVMe))},
 	}

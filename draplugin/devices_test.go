@@ -89,6 +89,7 @@ func TestDevices(t *testing.T) {
 		}},
 		{"isolated CPUs", []string{
 			"numa-0 coreType=standard, cpus:4 default 2 from 2 by 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:2 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-0-isolated coreType=standard, cpus:2 default 2 only 2, isolated=true, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:1 default 1 only 1, threadsPerCore=2",
 			"numa-1 coreType=standard, cpus:8 default 2 from 2 by 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=1, socket=1, tenants:4 default 1 from 1 by 1, threadsPerCore=2",
 		}},
 	} {

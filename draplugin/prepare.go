@@ -82,7 +82,7 @@ func (p *Plugin) devicesOf(g allocator.Grant) []kubeletplugin.Device {
 // metadataOf is what the workload can read about the CPUs it got (KEP-5304).
 func metadataOf(inv *allocator.Inventory, part allocator.Part) *kubeletplugin.DeviceMetadata {
 	attrs := map[string]resourceapi.DeviceAttribute{
-		string(AttributeCPUSet): {StringValue: ptr.To(part.CPUs.String())},
+		string(AttributeCPUSet): {StringValue: ptr.To(part.RunsOn().String())},
 	}
 	if d, ok := inv.Domain(part.Domain); ok {
 		for name, value := range attributes(inv.Machine, d) {

@@ -6,6 +6,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/containerd/nri/pkg/api"
+
 	"github.com/topolet/topolet/allocator"
 	"github.com/topolet/topolet/test/expect"
 )
@@ -210,6 +212,46 @@ func TestAContainerWithTheSharedPoolFollowsIt(t *testing.T) {
 		}
 		n.plugin.Push()
 		n.waitCPUs(x, "0-7")
+	})
+}
+
+func TestAContainerIsThrottledUnlessItsCPUsAreItsOwn(t *testing.T) {
+	layouts(t, func(t *testing.T, n *node) {
+		n.grant("own", "x", "numa-1", 2)
+		grant(t, n.ledger, allocator.Request{Name: "cpus", Domain: "numa-0", Count: 1, SharedPool: true}, "mixed", "y")
+		for _, tc := range []struct {
+			c    *fakeContainer
+			want int64
+		}{{n.newContainer("x", device("own")), -1}, {n.newContainer("y", device("mixed")), 50000}, {n.newContainer("z"), 50000}} {
+			tc.c.Linux.Resources.Cpu.Quota = api.Int64(50000)
+			if err := errors.Join(n.create(tc.c), n.start(tc.c)); err != nil {
+				t.Fatal(err)
+			}
+			if got := tc.c.Linux.Resources.Cpu.GetQuota().GetValue(); got != tc.want {
+				t.Errorf("%s was created with a quota of %d, want %d", tc.c.Name, got, tc.want)
+			}
+			if err := n.resize(tc.c, ""); err != nil {
+				t.Fatal(err)
+			}
+			if tc.want > 0 {
+				tc.want = 100000
+			}
+			if got := tc.c.Linux.Resources.Cpu.GetQuota().GetValue(); got != tc.want {
+				t.Errorf("after a resize %s has a quota of %d, want %d", tc.c.Name, got, tc.want)
+			}
+		}
+	})
+}
+
+func TestMemoryIsBoundAtCreationWhereTheClaimAsksForIt(t *testing.T) {
+	layouts(t, func(t *testing.T, n *node) {
+		grant(t, n.ledger, allocator.Request{Name: "cpus", Domain: "numa-1", Count: 2, LocalMemory: true}, "local", "x")
+		n.grant("any", "y", "numa-0", 1)
+		for c, want := range map[*fakeContainer]string{n.run("x", device("local")): "1", n.run("y", device("any")): "", n.run("z"): ""} {
+			if got := c.Linux.Resources.Cpu.Mems; got != want {
+				t.Errorf("%s has its memory on nodes %q, want %q", c.Name, got, want)
+			}
+		}
 	})
 }
 

@@ -6,9 +6,13 @@ import (
 
 	"github.com/containerd/nri/pkg/api"
 	"k8s.io/klog/v2"
+	"k8s.io/utils/cpuset"
 
 	"github.com/topolet/topolet/allocator"
 )
+
+// noQuota lets a container have all the time of its CPUs.
+const noQuota = -1
 
 // Synchronize takes over the containers that the runtime lists. A container that
 // runs where it ought to is not touched.
@@ -52,7 +56,7 @@ func (p *Plugin) CreateContainer(_ context.Context, pod *api.PodSandbox, ctr *ap
 	if err != nil {
 		return nil, nil, err
 	}
-	cpus, err := p.ledger.Admit(c)
+	placement, err := p.ledger.Admit(c)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -62,7 +66,13 @@ func (p *Plugin) CreateContainer(_ context.Context, pod *api.PodSandbox, ctr *ap
 		}
 	}
 	adjust := &api.ContainerAdjustment{}
-	adjust.SetLinuxCPUSetCPUs(cpus.String())
+	adjust.SetLinuxCPUSetCPUs(placement.CPUs.String())
+	if len(placement.MemoryNodes) > 0 {
+		adjust.SetLinuxCPUSetMems(cpuset.New(placement.MemoryNodes...).String())
+	}
+	if placement.Unthrottled {
+		adjust.SetLinuxCPUQuota(noQuota)
+	}
 	return adjust, p.updates(), nil
 }
 
@@ -133,6 +143,9 @@ func (p *Plugin) updates() []*api.ContainerUpdate {
 		}
 		update := &api.ContainerUpdate{ContainerId: string(u.ID)}
 		update.SetLinuxCPUSetCPUs(text)
+		if u.Unthrottled {
+			update.SetLinuxCPUQuota(noQuota)
+		}
 		updates = append(updates, update)
 	}
 	return updates

@@ -246,7 +246,11 @@ func (r *fakeRuntime) beginCreate(c *fakeContainer) error {
 	if err != nil {
 		return errors.Join(err, r.remove(c))
 	}
-	c.Linux.Resources.Cpu.Cpus = reply.GetAdjust().GetLinux().GetResources().GetCpu().GetCpus()
+	adjusted := reply.GetAdjust().GetLinux().GetResources().GetCpu()
+	c.Linux.Resources.Cpu.Cpus, c.Linux.Resources.Cpu.Mems = adjusted.GetCpus(), adjusted.GetMems()
+	if adjusted.GetQuota() != nil {
+		c.Linux.Resources.Cpu.Quota = adjusted.GetQuota()
+	}
 	return nil
 }
 
@@ -291,18 +295,19 @@ func (r *fakeRuntime) run(name string, devices ...string) *fakeContainer {
 	return c
 }
 
-// resize is CRI's UpdateContainerResources.
+// resize is CRI's UpdateContainerResources, with a quota of one CPU's time.
 func (r *fakeRuntime) resize(c *fakeContainer, cpus string) error {
+	quota := api.Int64(100000)
 	r.hooks.Lock()
 	reply, err := r.nri.UpdateContainer(r.t.Context(), &api.UpdateContainerRequest{
 		Pod: c.pod, Container: proto.CloneOf(c.Container),
-		LinuxResources: &api.LinuxResources{Memory: &api.LinuxMemory{}, Cpu: &api.LinuxCPU{Cpus: cpus}},
+		LinuxResources: &api.LinuxResources{Memory: &api.LinuxMemory{}, Cpu: &api.LinuxCPU{Cpus: cpus, Quota: quota}},
 	})
 	updates := reply.GetUpdate()
 	if n := len(updates); n > 0 { // the last is of the container itself
 		r.apply(updates[:n-1]) //nolint:errcheck // as containerd does
 		if own := updates[n-1]; own != nil {
-			cpus = own.GetLinux().GetResources().GetCpu().GetCpus()
+			cpus, quota = own.GetLinux().GetResources().GetCpu().GetCpus(), own.GetLinux().GetResources().GetCpu().GetQuota()
 		}
 	}
 	r.hooks.Unlock()
@@ -312,6 +317,7 @@ func (r *fakeRuntime) resize(c *fakeContainer, cpus string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.confine(c, cpus)
+	c.Linux.Resources.Cpu.Quota = quota
 	return nil
 }
 

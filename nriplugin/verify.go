@@ -31,7 +31,7 @@ func (p *Plugin) verify(ctx context.Context, entry allocator.Entry) error {
 	if err != nil {
 		return notStarted(entry, err.Error())
 	}
-	if !entry.Granted.IsSubsetOf(cpus) {
+	if !entry.Granted.Intersection(entry.Desired).IsSubsetOf(cpus) {
 		return notStarted(entry, fmt.Sprintf("it would run on CPUs %s instead of %s", cpus, entry.Desired))
 	}
 	if surplus := cpus.Difference(entry.Desired); !surplus.IsEmpty() {

@@ -31,20 +31,39 @@ func (e *FieldError) Error() string {
 func DecodeCPUConfig(raw []byte) (CPUConfig, error) {
 	const kind = "CPUConfig"
 	var c CPUConfig
-	if err := decode(raw, &c, kind, "sharedPool"); err != nil {
+	if err := decode(raw, &c, kind, "sharedPool, siblings, memory"); err != nil {
 		return CPUConfig{}, err
 	}
 	if err := checkType(c.APIVersion, c.Kind, kind); err != nil {
 		return CPUConfig{}, err
 	}
-	switch c.SharedPool {
-	case "":
-		c.SharedPool = Exclude
-	case Exclude, Include:
-	default:
-		return CPUConfig{}, &FieldError{kind, "sharedPool", string(c.SharedPool), "use Exclude (the default) or Include"}
+	for _, err := range []error{
+		choose(&c.SharedPool, kind, "sharedPool", Exclude, Include),
+		choose(&c.Siblings, kind, "siblings", Use, Idle),
+		choose(&c.Memory, kind, "memory", Any, Local),
+	} {
+		if err != nil {
+			return CPUConfig{}, err
+		}
 	}
 	return c, nil
+}
+
+// DefaultCPUConfig is what holds without any parameters.
+func DefaultCPUConfig() CPUConfig {
+	return CPUConfig{SharedPool: Exclude, Siblings: Use, Memory: Any}
+}
+
+// choose fills in the default, and refuses what is neither that nor the other.
+func choose[T ~string](value *T, kind, field string, byDefault, other T) error {
+	switch *value {
+	case "":
+		*value = byDefault
+	case byDefault, other:
+	default:
+		return &FieldError{kind, field, string(*value), fmt.Sprintf("use %s (the default) or %s", byDefault, other)}
+	}
+	return nil
 }
 
 // DecodeConfiguration reads the YAML or JSON of a Configuration.

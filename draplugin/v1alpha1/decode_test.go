@@ -20,12 +20,15 @@ func TestDecodeCPUConfig(t *testing.T) {
 		{name: "excluded in words", raw: `{` + head + `,"sharedPool":"Exclude"}`, want: Exclude},
 		{name: "included", raw: `{` + head + `,"sharedPool":"Include"}`, want: Include},
 		{name: "empty is the default", raw: `{` + head + `,"sharedPool":""}`, want: Exclude},
-		{name: "a field that does not exist", raw: `{` + head + `,"poolShared":"Include"}`, said: []string{`"poolShared"`, "its fields are apiVersion, kind, sharedPool"}},
+		{name: "a field that does not exist", raw: `{` + head + `,"poolShared":"Include"}`, said: []string{`"poolShared"`, "its fields are apiVersion, kind, sharedPool, siblings, memory"}},
 		{name: "a field in other letters", raw: `{` + head + `,"SharedPool":"Include"}`, said: []string{`"SharedPool"`, "its fields are"}},
 		{name: "a field twice", raw: `{` + head + `,"sharedPool":"Include","sharedPool":"Exclude"}`, said: []string{`duplicate field "sharedPool"`}},
 		{name: "two mistakes", raw: `{` + head + `,"a":1,"b":2}`, said: []string{`unknown field "a", unknown field "b"; its fields are`}},
 		{name: "a kind in other letters", raw: `{"apiVersion":"topolet.dev/v1alpha1","Kind":"CPUConfig"}`, said: []string{`"Kind"`}},
 		{name: "a value of another type", raw: `{` + head + `,"sharedPool":true}`, said: []string{"sharedPool", "bool", "all strings"}},
+		{name: "siblings that do not exist", raw: `{` + head + `,"siblings":"Off"}`, said: []string{"CPUConfig field siblings", `"Off"`, "use Use (the default) or Idle"}},
+		{name: "memory that does not exist", raw: `{` + head + `,"memory":"Near"}`, said: []string{"CPUConfig field memory", `"Near"`, "use Any (the default) or Local"}},
+		{name: "two values that do not exist, the first is named", raw: `{` + head + `,"memory":"Near","sharedPool":"Both"}`, said: []string{"CPUConfig field sharedPool"}},
 		{name: "a value that does not exist", raw: `{` + head + `,"sharedPool":"Both"}`, said: []string{"CPUConfig field sharedPool", `"Both"`, "use Exclude (the default) or Include"}},
 		{name: "no version", raw: `{"kind":"CPUConfig"}`, said: []string{"CPUConfig field apiVersion", `""`, "use topolet.dev/v1alpha1"}},
 		{name: "another version", raw: `{"apiVersion":"topolet.dev/v1","kind":"CPUConfig"}`, said: []string{`"topolet.dev/v1"`, "use topolet.dev/v1alpha1"}},
@@ -45,6 +48,22 @@ func TestDecodeCPUConfig(t *testing.T) {
 				t.Errorf("sharedPool (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestDecodeCPUConfigFillsInTheDefaults(t *testing.T) {
+	for raw, want := range map[string]CPUConfig{
+		`{` + head + `}`: {SharedPool: Exclude, Siblings: Use, Memory: Any},
+		`{` + head + `,"sharedPool":"Include","siblings":"Idle","memory":"Local"}`: {SharedPool: Include, Siblings: Idle, Memory: Local},
+	} {
+		got, err := DecodeCPUConfig([]byte(raw))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want.APIVersion, want.Kind = APIVersion, "CPUConfig"
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", raw, diff)
+		}
 	}
 }
 
@@ -103,8 +122,8 @@ func FuzzDecodeCPUConfig(f *testing.F) {
 			t.Errorf("%v comes with an error", got)
 		case err == nil && (got.APIVersion != APIVersion || got.Kind != "CPUConfig"):
 			t.Errorf("%v was taken for a CPUConfig", got)
-		case err == nil && got.SharedPool != Exclude && got.SharedPool != Include:
-			t.Errorf("sharedPool is %q", got.SharedPool)
+		case err == nil && (got.SharedPool == "" || got.Siblings == "" || got.Memory == ""):
+			t.Errorf("a field is not filled in: %v", got)
 		}
 		var field *FieldError
 		if errors.As(err, &field) && (field.Field == "" || field.Remedy == "") {

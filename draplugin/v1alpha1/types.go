@@ -24,6 +24,11 @@ type CPUConfig struct {
 	// SharedPool says whether the container may also run on the CPUs that
 	// nobody claimed. The default is Exclude.
 	SharedPool SharedPool `json:"sharedPool,omitempty"`
+	// Siblings says what the further threads of each core are for. The default is
+	// Use.
+	Siblings Siblings `json:"siblings,omitempty"`
+	// Memory says where the container's memory comes from. The default is Any.
+	Memory Memory `json:"memory,omitempty"`
 }
 
 // SharedPool is what a claimed container has to do with the shared pool.
@@ -36,6 +41,30 @@ const (
 	// for processes that pin their own busy threads to the exclusive CPUs and
 	// let the rest float.
 	Include SharedPool = "Include"
+)
+
+// Siblings is what the further threads of a claimed core are for.
+type Siblings string
+
+const (
+	// Use lets the container run on all threads of its cores.
+	Use Siblings = "Use"
+	// Idle lets it run on the first thread of each core, and nobody on the others:
+	// for work that suffers from sharing a core even with itself. The count of CPUs
+	// includes the idle ones.
+	Idle Siblings = "Idle"
+)
+
+// Memory is where the memory of a claimed container comes from.
+type Memory string
+
+const (
+	// Any leaves it to the kernel, which takes the CPUs' own node while it has
+	// some.
+	Any Memory = "Any"
+	// Local takes it from the NUMA nodes of the claimed CPUs and no others. A
+	// container that needs more than they have is killed.
+	Local Memory = "Local"
 )
 
 // Configuration is the driver's configuration file.

@@ -61,7 +61,7 @@ func expected(t *testing.T, namespace string, pod *corev1.Pod, c corev1.Containe
 			if claimName(t, namespace, pod.Name, ref.Name) != g.Name {
 				continue
 			}
-			claimed = claimed.Union(g.CPUsOf(ref.Request))
+			claimed = claimed.Union(g.RunsOn(ref.Request))
 			for _, p := range g.Parts {
 				pool = pool || p.SharedPool
 			}

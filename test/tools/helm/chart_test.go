@@ -37,6 +37,7 @@ func TestObjects(t *testing.T) {
 		"ClusterRoleBinding//topolet",
 		"ConfigMap/topolet-system/topolet",
 		"DaemonSet/topolet-system/topolet",
+		"DeviceClass//cpu-isolated.topolet.dev",
 		"DeviceClass//cpu.topolet.dev",
 		"ServiceAccount/topolet-system/topolet",
 		"ValidatingAdmissionPolicy//topolet-claims",
@@ -195,11 +196,18 @@ func TestConfigurationRestarts(t *testing.T) {
 	}
 }
 
-func TestDeviceClass(t *testing.T) {
-	class := only[*resourcev1.DeviceClass](t, render(t))
-	want := `device.driver == "topolet.dev" && device.attributes["topolet.dev"].?level.orValue("") == "numa"`
-	if got := class.Spec.Selectors[0].CEL.Expression; got != want {
-		t.Errorf("selector %s, want %s", got, want)
+func TestDeviceClasses(t *testing.T) {
+	got := map[string]string{}
+	for _, class := range all[*resourcev1.DeviceClass](render(t)) {
+		got[class.Name] = class.Spec.Selectors[0].CEL.Expression
+	}
+	const level = `device.driver == "topolet.dev" && device.attributes["topolet.dev"].?level.orValue("") == "numa" && `
+	want := map[string]string{
+		"cpu.topolet.dev":          level + `!device.attributes["topolet.dev"].?isolated.orValue(false)`,
+		"cpu-isolated.topolet.dev": level + `device.attributes["topolet.dev"].?isolated.orValue(false)`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("selectors (-want +got):\n%s", diff)
 	}
 }
 
