@@ -27,16 +27,17 @@ import (
 
 // runOptions are the flags of `topolet run`.
 type runOptions struct {
-	nodeName    string
-	config      string
-	kubeconfig  string
-	root        string
-	stateDir    string
-	pluginsDir  string
-	registryDir string
-	cdiDir      string
-	nriSocket   string
-	httpAddress string
+	nodeName           string
+	config             string
+	kubeconfig         string
+	root               string
+	stateDir           string
+	pluginsDir         string
+	registryDir        string
+	podResourcesSocket string
+	cdiDir             string
+	nriSocket          string
+	httpAddress        string
 }
 
 func newRunCommand() *cobra.Command {
@@ -64,6 +65,7 @@ func newRunCommand() *cobra.Command {
 	flags.StringVar(&opts.stateDir, "state-dir", "/var/lib/topolet", "folder for the checkpoint, kept across reboots")
 	flags.StringVar(&opts.pluginsDir, "kubelet-plugins-dir", "/var/lib/kubelet/plugins", "the kubelet's folder of plugins")
 	flags.StringVar(&opts.registryDir, "kubelet-registry-dir", "/var/lib/kubelet/plugins_registry", "the kubelet's folder of registration sockets")
+	flags.StringVar(&opts.podResourcesSocket, "pod-resources-socket", "/var/lib/kubelet/pod-resources/kubelet.sock", "the kubelet's pod resources socket")
 	flags.StringVar(&opts.cdiDir, "cdi-dir", "/var/run/cdi", "folder in which the container runtime looks for CDI specs")
 	flags.StringVar(&opts.nriSocket, "nri-socket", "/var/run/nri/nri.sock", "NRI socket of the container runtime")
 	flags.StringVar(&opts.httpAddress, "http-address", ":9847", "address for /healthz, /readyz and /metrics; none means no server")
@@ -77,7 +79,7 @@ func (o runOptions) validate() error {
 	}
 	for _, path := range []struct{ flag, value string }{
 		{"--cdi-dir", o.cdiDir}, {"--kubelet-plugins-dir", o.pluginsDir}, {"--kubelet-registry-dir", o.registryDir},
-		{"--nri-socket", o.nriSocket}, {"--root", o.root}, {"--state-dir", o.stateDir},
+		{"--nri-socket", o.nriSocket}, {"--pod-resources-socket", o.podResourcesSocket}, {"--root", o.root}, {"--state-dir", o.stateDir},
 	} {
 		if !filepath.IsAbs(path.value) {
 			return fmt.Errorf("flag %s is %q: want an absolute path", path.flag, path.value)
@@ -104,6 +106,11 @@ func run(ctx context.Context, opts runOptions) error {
 	}
 	notes := newNotifier(ctx, client, opts.nodeName)
 	defer notes.shutdown()
+
+	if err := refuseStaticCPUManager(ctx, opts.podResourcesSocket); err != nil {
+		notes.Warn(ctx, "StaticCPUManager", err.Error())
+		return err
+	}
 
 	host, err := topology.OpenRoot(opts.root)
 	if err != nil {

@@ -145,7 +145,8 @@ func (n *paperNode) startTopolet(t *testing.T) {
 	cmd := exec.CommandContext(context.Background(), n.path("topolet"), "run",
 		"--node-name="+n.name, "--kubeconfig="+cluster.Var("KUBECONFIG"), "--root="+n.path("host"),
 		"--state-dir="+n.path("state"), "--kubelet-plugins-dir="+n.path("plugins"), "--kubelet-registry-dir="+n.path("registry"),
-		"--cdi-dir="+n.path("cdi"), "--nri-socket="+n.path("nri.sock"), "--http-address=")
+		"--cdi-dir="+n.path("cdi"), "--nri-socket="+n.path("nri.sock"),
+		"--pod-resources-socket="+n.path("pod-resources.sock"), "--http-address=")
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -105,7 +105,7 @@ func TestContainment(t *testing.T) {
 	}
 	wantPaths := []string{
 		"/sys", "/var/lib/topolet", "/var/lib/kubelet/plugins/topolet.dev",
-		"/var/lib/kubelet/plugins_registry", "/var/run/cdi", "/var/run/nri",
+		"/var/lib/kubelet/plugins_registry", "/var/lib/kubelet/pod-resources", "/var/run/cdi", "/var/run/nri",
 	}
 	if diff := cmp.Diff(wantPaths, paths); diff != "" {
 		t.Errorf("folders of the node (-want +got):\n%s", diff)
@@ -119,6 +119,7 @@ func TestPaths(t *testing.T) {
 	)).Spec.Template.Spec
 	for _, want := range []string{
 		"--kubelet-plugins-dir=/data/kubelet/plugins", "--kubelet-registry-dir=/data/kubelet/plugins_registry",
+		"--pod-resources-socket=/data/kubelet/pod-resources/kubelet.sock",
 		"--nri-socket=/run/k3s/nri/nri.sock", "--cdi-dir=/etc/cdi", "--state-dir=/data/topolet",
 	} {
 		if !slices.Contains(pod.Containers[0].Args, want) {
