@@ -88,8 +88,8 @@ func (o runOptions) validate() error {
 	return nil
 }
 
-// run restores what was granted, synchronises with the container runtime, and
-// only then registers with the kubelet and publishes: until the node's state is
+// run restores what was granted, makes sure that the kubelet does not give away
+// the same CPUs, synchronises with the container runtime, and only then registers with the kubelet and publishes: until the node's state is
 // known, nobody can be given a CPU.
 func run(ctx context.Context, opts runOptions) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -106,11 +106,6 @@ func run(ctx context.Context, opts runOptions) error {
 	}
 	notes := newNotifier(ctx, client, opts.nodeName)
 	defer notes.shutdown()
-
-	if err := refuseStaticCPUManager(ctx, opts.podResourcesSocket); err != nil {
-		notes.Warn(ctx, "StaticCPUManager", err.Error())
-		return err
-	}
 
 	host, err := topology.OpenRoot(opts.root)
 	if err != nil {
@@ -160,11 +155,11 @@ func run(ctx context.Context, opts runOptions) error {
 	var background sync.WaitGroup
 	defer background.Wait()
 	defer cancel()
-	background.Go(func() { runtime.Run(ctx) })
+	kubelet := &cpuManagerGuard{socket: opts.podResourcesSocket}
 	_, served, err := serveHTTP(ctx, opts.httpAddress, registry, probes{
 		// Every event of the runtime needs the ledger's lock.
 		alive: func() { ledger.Pool() },
-		ready: func() error { return errors.Join(runtime.Ready(), dra.Ready()) },
+		ready: func() error { return errors.Join(kubelet.Ready(), runtime.Ready(), dra.Ready()) },
 	})
 	if err != nil {
 		return err
@@ -172,6 +167,10 @@ func run(ctx context.Context, opts runOptions) error {
 	defer func() { <-served }()
 	defer cancel()
 
+	if err := kubelet.wait(ctx, cpuManagerInterval, notes); err != nil {
+		return nil //nolint:nilerr // the context has ended
+	}
+	background.Go(func() { runtime.Run(ctx) })
 	select {
 	case <-ctx.Done():
 		return nil

@@ -10,12 +10,11 @@ import (
 	"path/filepath"
 	"testing"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/topolet/topolet/test/harness"
 )
 
 func TestTopoletDoesNotStartBesideAStaticCPUManager(t *testing.T) {
+	before := claimable(t)
 	file := filepath.Join(cluster.Var("TESTBED_STATE"), "config", "kubelet.yaml")
 	config, err := os.ReadFile(file)
 	if err != nil {
@@ -48,7 +47,7 @@ func TestTopoletDoesNotStartBesideAStaticCPUManager(t *testing.T) {
 		t.Fatal(err)
 	}
 	deletePod(t.Context(), t, harness.Namespace, pod.Name)
-	waitNodeEvent(t, "StaticCPUManager")
+	nodeEvent(t, "StaticCPUManager", "cpuManagerPolicy")
 	if pod, err = daemon(t.Context()); err != nil || len(pod.Status.ContainerStatuses) != 1 || pod.Status.ContainerStatuses[0].Ready {
 		t.Errorf("topolet is ready: %+v, %v", pod.Status, err)
 	}
@@ -56,28 +55,13 @@ func TestTopoletDoesNotStartBesideAStaticCPUManager(t *testing.T) {
 	if err := configure(string(config)); err != nil {
 		t.Fatal(err)
 	}
-	deletePod(t.Context(), t, harness.Namespace, pod.Name) // without the back-off
-	waitDaemon(t, 0)
-}
-
-// waitNodeEvent waits for an event about the node with this reason.
-func waitNodeEvent(t *testing.T, reason string) {
-	t.Helper()
-	if err := harness.Wait(t.Context(), startLimit, "an event of the node: "+reason, func(ctx context.Context) error {
-		events, err := cluster.Client.CoreV1().Events(metav1.NamespaceDefault).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.kind=Node"})
-		if err != nil {
-			return err
+	waitDaemon(t, 0) // it has noticed by itself
+	if err := harness.Wait(t.Context(), startLimit, "the node to offer its CPUs again", func(context.Context) error {
+		if got := claimable(t); got != before {
+			return fmt.Errorf("it offers %d", got)
 		}
-		var said []string
-		for _, e := range events.Items {
-			if e.Reason == reason {
-				t.Log(e.Message)
-				return nil
-			}
-			said = append(said, e.Reason)
-		}
-		return fmt.Errorf("the events are %v", said)
+		return nil
 	}); err != nil {
-		t.Fatal(err)
+		t.Error(err)
 	}
 }
