@@ -106,6 +106,8 @@ type Machine struct {
 	link   machine.Link
 	pods   netip.Prefix
 
+	// poweredOn is when this command started the machine or reset it.
+	poweredOn time.Time
 	// What the first steps of Up find, for the later ones.
 	kernel   kernel.Kernel
 	programs map[string]string
@@ -274,14 +276,14 @@ func (m *Machine) boot(ctx context.Context, c *action.Context) (string, error) {
 	if err := m.makeImage(ctx); err != nil {
 		return "", err
 	}
+	m.poweredOn = time.Now()
 	if _, err := c.Starter().Start(spec); err != nil {
 		return "", err
 	}
-	begin := time.Now()
 	if err := m.answers(ctx); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%s, %.1fs from power-on", m.layout.Name, time.Since(begin).Seconds()), nil
+	return fmt.Sprintf("%s, %.1fs from power-on", m.layout.Name, time.Since(m.poweredOn).Seconds()), nil
 }
 
 func (m *Machine) answers(ctx context.Context) error {
@@ -292,27 +294,16 @@ func (m *Machine) answers(ctx context.Context) error {
 }
 
 func (m *Machine) waitForNode(ctx context.Context, _ *action.Context) (string, error) {
-	up, err := m.uptime(ctx)
-	if err != nil {
-		return "", err
+	since, detail := m.poweredOn, m.Record.NodeName
+	if since.IsZero() {
+		// The machine ran before. A lease of this age is still in force.
+		since = time.Now().Add(-time.Minute)
 	}
-	since := time.Now().Add(-up)
-	err = m.until(ctx, "the node "+m.Record.NodeName+" to be Ready", readyLimit, func(ctx context.Context) error { return m.Ready(ctx, since) })
-	return fmt.Sprintf("%s, %.1fs from power-on", m.Record.NodeName, time.Since(since).Seconds()), err
-}
-
-// uptime is the time since the guest's kernel started.
-func (m *Machine) uptime(ctx context.Context) (time.Duration, error) {
-	text, err := m.Channel().Read(ctx, "/proc/uptime")
-	if err != nil {
-		return 0, err
+	err := m.until(ctx, "the node "+m.Record.NodeName+" to be Ready", readyLimit, func(ctx context.Context) error { return m.Ready(ctx, since) })
+	if !m.poweredOn.IsZero() {
+		detail += fmt.Sprintf(", %.1fs from power-on", time.Since(m.poweredOn).Seconds())
 	}
-	first, _, _ := strings.Cut(text, " ")
-	seconds, err := strconv.ParseFloat(first, 64)
-	if err != nil {
-		return 0, fmt.Errorf("read the machine's uptime: %w", err)
-	}
-	return time.Duration(seconds * float64(time.Second)), nil
+	return detail, err
 }
 
 // Ready returns nil when the node is Ready, has said so since the given time,
@@ -339,7 +330,7 @@ func (m *Machine) reset(ctx context.Context, _ *action.Context) (string, error) 
 		return "", err
 	}
 	defer func() { _ = monitor.Close() }()
-	begin := time.Now()
+	m.poweredOn = time.Now()
 	if err := monitor.Execute(ctx, "system_reset", nil); err != nil {
 		return "", err
 	}
@@ -350,7 +341,7 @@ func (m *Machine) reset(ctx context.Context, _ *action.Context) (string, error) 
 		}
 		return err
 	})
-	return fmt.Sprintf("%.1fs", time.Since(begin).Seconds()), err
+	return fmt.Sprintf("%.1fs from power-on", time.Since(m.poweredOn).Seconds()), err
 }
 
 // monitor connects to QEMU.

@@ -75,8 +75,7 @@ func (c *Client) Close() error { return c.conn.Close() }
 
 func (c *Client) read(ctx context.Context) (message, error) {
 	var m message
-	deadline, _ := ctx.Deadline()
-	if err := c.conn.SetReadDeadline(deadline); err != nil {
+	if err := c.conn.SetReadDeadline(time.Time{}); err != nil {
 		return m, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetReadDeadline(time.Unix(1, 0)) })
