@@ -133,13 +133,13 @@ func cpuList(cpus []int) string {
 const numaPod = `apiVersion: v1
 kind: Pod
 metadata:
-  name: n
+  name: numa
 spec:
   nodeSelector:
     kubernetes.io/hostname: topolet-numa
   terminationGracePeriodSeconds: 1
   containers:
-  - name: n
+  - name: numa
     image: docker.io/topolet/workload:test
     imagePullPolicy: Never
 `
@@ -186,11 +186,11 @@ func TestLifeOfAMachine(t *testing.T) {
 	t.Run("a pod runs", func(t *testing.T) {
 		c := cluster{t, m.env}
 		c.must(ctx, numaPod, "apply", "-f", "-")
-		c.must(ctx, "", "wait", "--for=condition=Ready", "pod/n", "--timeout=90s")
-		if line, _, _ := strings.Cut(c.must(ctx, "", "logs", "n"), "\n"); !strings.Contains(line, `"cpusAllowed":"0-23"`) {
+		c.must(ctx, "", "wait", "--for=condition=Ready", "pod/numa", "--timeout=90s")
+		if line, _, _ := strings.Cut(c.must(ctx, "", "logs", "numa"), "\n"); !strings.Contains(line, `"cpusAllowed":"0-23"`) {
 			t.Errorf("first line of the log: %q", line)
 		}
-		if out := c.must(ctx, "", "exec", "n", "--", "/workload", "--for=20ms"); !strings.Contains(out, `"event":"end"`) {
+		if out := c.must(ctx, "", "exec", "numa", "--", "/workload", "--for=20ms"); !strings.Contains(out, `"event":"end"`) {
 			t.Errorf("exec printed %q", out)
 		}
 	})
