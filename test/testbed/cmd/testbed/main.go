@@ -24,8 +24,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := root().ExecuteContext(ctx); err != nil {
-		var code exitCode
-		if errors.As(err, &code) {
+		if code, ok := errors.AsType[programError](err); ok {
 			stop()
 			os.Exit(int(code))
 		}

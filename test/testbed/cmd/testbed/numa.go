@@ -15,10 +15,12 @@ import (
 	"github.com/topolet/topolet/test/testbed/numa/channel"
 )
 
-// exitCode is the failure of a program that ran in the machine.
-type exitCode int
+// programError is the exit code of a program that failed in the machine.
+type programError int
 
-func (e exitCode) Error() string { return fmt.Sprintf("the program ended with exit code %d", int(e)) }
+func (e programError) Error() string {
+	return fmt.Sprintf("the program ended with exit code %d", int(e))
+}
 
 func numa(o *testbed.Options) *cobra.Command {
 	cmd := &cobra.Command{
@@ -94,7 +96,7 @@ func numaExec(o *testbed.Options) *cobra.Command {
 			case result.TimedOut:
 				return fmt.Errorf("the program was ended after %v: give it longer with --timeout", timeout)
 			case result.ExitCode != 0:
-				return exitCode(result.ExitCode)
+				return programError(result.ExitCode)
 			}
 			return nil
 		},

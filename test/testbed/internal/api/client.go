@@ -89,15 +89,15 @@ func (c *Client) do(ctx context.Context, method, address string) ([]byte, error)
 	line, _, _ := strings.Cut(string(body), "\n")
 	err = fmt.Errorf("%s: %s", resp.Status, line)
 	if resp.StatusCode == http.StatusNotFound {
-		err = notFound{err}
+		err = notFoundError{err}
 	}
 	return nil, err
 }
 
-// notFound is fs.ErrNotExist in the server's words.
-type notFound struct{ error }
+// notFoundError is fs.ErrNotExist in the server's words.
+type notFoundError struct{ error }
 
-func (notFound) Is(target error) bool { return target == fs.ErrNotExist }
+func (notFoundError) Is(target error) bool { return target == fs.ErrNotExist }
 
 // NodeReady returns nil when the node is Ready and has renewed its lease since
 // the given time; otherwise the reason why it is not.

@@ -23,7 +23,7 @@ func execute(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if len(c.Argv) == 0 {
-		return badRequest{errors.New("argv is empty: name a program")}
+		return callerError{errors.New("argv is empty: name a program")}
 	}
 	timeout := defaultTimeout
 	if c.TimeoutSeconds > 0 {
@@ -47,11 +47,7 @@ func run(ctx context.Context, c Command) (Result, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	err := cmd.Run()
-	var exit *exec.ExitError
 	if err != nil && cmd.ProcessState == nil {
-		return Result{}, fmt.Errorf("run %s: %w", c.Argv[0], err)
-	}
-	if err != nil && !errors.As(err, &exit) && !errors.Is(err, exec.ErrWaitDelay) && ctx.Err() == nil {
 		return Result{}, fmt.Errorf("run %s: %w", c.Argv[0], err)
 	}
 	result := Result{Stdout: stdout.String(), Stderr: stderr.String(), ExitCode: cmd.ProcessState.ExitCode(), TimedOut: errors.Is(ctx.Err(), context.DeadlineExceeded)}

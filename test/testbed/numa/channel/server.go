@@ -32,8 +32,8 @@ func (s Server) Handler() http.Handler {
 	return mux
 }
 
-// badRequest is an error of the caller.
-type badRequest struct{ error }
+// callerError is a mistake in a request.
+type callerError struct{ error }
 
 // errTooLarge is for what is beyond maxFile.
 var errTooLarge = fmt.Errorf("larger than %d bytes", maxFile)
@@ -45,9 +45,9 @@ func respond(handle func(http.ResponseWriter, *http.Request) error) http.Handler
 			return
 		}
 		status := http.StatusConflict
-		var bad badRequest
+		_, mistake := errors.AsType[callerError](err)
 		switch {
-		case errors.As(err, &bad):
+		case mistake:
 			status = http.StatusBadRequest
 		case errors.Is(err, errTooLarge):
 			status = http.StatusRequestEntityTooLarge
@@ -55,8 +55,7 @@ func respond(handle func(http.ResponseWriter, *http.Request) error) http.Handler
 			status = http.StatusNotFound
 		}
 		text := err.Error()
-		var errno syscall.Errno
-		if errors.As(err, &errno) {
+		if errno, ok := errors.AsType[syscall.Errno](err); ok {
 			text += " (" + unix.ErrnoName(errno) + ")"
 		}
 		http.Error(w, text, status)
@@ -86,7 +85,7 @@ func read(w http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("read %s: %w", path, errTooLarge)
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	_, _ = w.Write(data)
+	_, _ = w.Write(data) //nolint:gosec // no browser asks
 	return nil
 }
 
@@ -125,7 +124,7 @@ func write(w http.ResponseWriter, r *http.Request) error {
 	path := "/" + r.PathValue("path")
 	data, err := io.ReadAll(io.LimitReader(r.Body, maxFile+1))
 	if err != nil {
-		return badRequest{fmt.Errorf("read what is to be written to %s: %w", path, err)}
+		return callerError{fmt.Errorf("read what is to be written to %s: %w", path, err)}
 	}
 	if len(data) > maxFile {
 		return fmt.Errorf("write %s: %w", path, errTooLarge)
@@ -155,7 +154,7 @@ func decode(r *http.Request, into any) error {
 	d := json.NewDecoder(io.LimitReader(r.Body, maxFile))
 	d.DisallowUnknownFields()
 	if err := d.Decode(into); err != nil {
-		return badRequest{fmt.Errorf("the request is not the JSON that is expected: %w", err)}
+		return callerError{fmt.Errorf("the request is not the JSON that is expected: %w", err)}
 	}
 	return nil
 }
@@ -171,7 +170,7 @@ func (s Server) kill(w http.ResponseWriter, r *http.Request) error {
 	}
 	signal := unix.SignalNum(name)
 	if signal == 0 {
-		return badRequest{fmt.Errorf("signal %q: use a name such as KILL, TERM or STOP", k.Signal)}
+		return callerError{fmt.Errorf("signal %q: use a name such as KILL, TERM or STOP", k.Signal)}
 	}
 	pid := k.PID
 	if k.Component != "" {
@@ -185,7 +184,7 @@ func (s Server) kill(w http.ResponseWriter, r *http.Request) error {
 		pid = found
 	}
 	if pid <= 1 {
-		return badRequest{fmt.Errorf("pid %d: name a component, or a process other than the first", pid)}
+		return callerError{fmt.Errorf("pid %d: name a component, or a process other than the first", pid)}
 	}
 	if err := unix.Kill(pid, signal); err != nil {
 		return fmt.Errorf("send %s to %d: %w", name, pid, err)

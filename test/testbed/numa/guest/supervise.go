@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -79,7 +80,7 @@ func describe(s syscall.WaitStatus) string {
 }
 
 func dial(socket string) error {
-	conn, err := net.DialTimeout("unix", socket, time.Second)
+	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(context.Background(), "unix", socket)
 	if err != nil {
 		return err
 	}

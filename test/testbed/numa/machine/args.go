@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
+	"strings"
 )
 
 // Program is the name of QEMU's program, and of the machine as a component of
@@ -68,7 +69,7 @@ func Args(l Layout, b Boot) ([]string, error) {
 		"-cpu", "max,vendor=GenuineIntel,-la57,-cx16",
 		"-machine", "q35",
 		"-nodefaults", "-no-user-config", "-display", "none",
-		"-serial", "file:" + b.Console,
+		"-chardev", "file,id=console,append=on,path=" + b.Console, "-serial", "chardev:console",
 		"-qmp", "unix:" + b.Control + ",server=on,wait=off",
 		"-kernel", b.Kernel, "-initrd", b.Initrd,
 		"-append", "console=ttyS0 quiet mitigations=off nokaslr tsc=reliable clocksource=tsc cgroup_no_v1=all",
@@ -76,14 +77,14 @@ func Args(l Layout, b Boot) ([]string, error) {
 		"-smp", fmt.Sprintf("%d,sockets=%d,dies=%d,cores=%d,threads=%d", l.CPUCount(), l.Sockets, l.L3PerSocket, l.CoresPerL3, l.ThreadsPerCore),
 	}
 	args = append(args, l.nodes()...)
-	netdev := fmt.Sprintf("user,id=uplink,ipv6=off,net=%v,host=%v,dhcpstart=%v", b.Link.Prefix, b.Link.Host(), b.Link.Guest())
+	uplink := []string{fmt.Sprintf("user,id=uplink,ipv6=off,net=%v,host=%v,dhcpstart=%v", b.Link.Prefix, b.Link.Host(), b.Link.Guest())}
 	for _, f := range b.Link.Forwards {
-		netdev += fmt.Sprintf(",hostfwd=tcp:%v:%d-:%d", f.From.Addr(), f.From.Port(), f.To)
+		uplink = append(uplink, fmt.Sprintf("hostfwd=tcp:%v-:%d", f.From, f.To))
 	}
 	args = append(args,
 		"-drive", "id=root,if=none,format=raw,cache=unsafe,file="+b.Disk,
 		"-device", "virtio-blk-pci,drive=root",
-		"-netdev", netdev,
+		"-netdev", strings.Join(uplink, ","),
 		"-device", "virtio-net-pci,netdev=uplink,romfile=,mac="+UplinkMAC,
 	)
 	return append(args, l.pci()...), nil
@@ -166,14 +167,14 @@ func (d Device) Properties() map[string]any {
 // Device finds a device and its PCI address. The firmware numbers the buses
 // behind a root's ports in their order.
 func (l Layout) Device(id string) (d Device, address string, err error) {
-	var ids string
+	var ids []string
 	for n, node := range l.Nodes {
 		for i, d := range node.Devices {
 			if d.ID == id {
 				return d, fmt.Sprintf("0000:%02x:00.0", rootBus(n)+1+i), nil
 			}
-			ids += " " + d.ID
+			ids = append(ids, d.ID)
 		}
 	}
-	return Device{}, "", fmt.Errorf("the layout %s has no device %q; it has%s", l.Name, id, ids)
+	return Device{}, "", fmt.Errorf("the layout %s has no device %q; it has %s", l.Name, id, strings.Join(ids, ", "))
 }

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -164,7 +165,7 @@ func TestDevicesAreBelowTheirNode(t *testing.T) {
 				addresses[address] = true
 			}
 			root := slices.ContainsFunc(devices, func(s string) bool {
-				return strings.HasPrefix(s, "pxb-pcie,") && strings.HasSuffix(s, "numa_node="+string(rune('0'+n)))
+				return strings.HasPrefix(s, "pxb-pcie,") && strings.HasSuffix(s, fmt.Sprintf("numa_node=%d", n))
 			})
 			if root != (len(node.Devices) > 0) {
 				t.Errorf("%s: node %d has a PCI root: %v", l.Name, n, root)
