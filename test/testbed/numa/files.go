@@ -55,15 +55,47 @@ func (m *Machine) findPrograms(ctx context.Context, c *action.Context) (string, 
 	return fmt.Sprintf("%d, %d images", len(m.programs), len(m.images)), nil
 }
 
-// makeFiles writes what QEMU is started with, but the disk: whether that has
-// to be made follows from the key that is written here.
-func (m *Machine) makeFiles(_ context.Context, c *action.Context) (string, error) {
-	if err := m.makeCertificates(); err != nil {
+// makeFiles makes the initrd and a fresh disk, unless a machine runs that was
+// started from the same. One that was started from something else is ended.
+func (m *Machine) makeFiles(ctx context.Context, c *action.Context) (string, error) {
+	if err := m.writeBootFiles(); err != nil {
 		return "", err
+	}
+	spec, err := m.spec()
+	if err != nil {
+		return "", err
+	}
+	hash, err := spec.Hash()
+	if err != nil {
+		return "", err
+	}
+	p, runs, err := Process(c)
+	if err != nil {
+		return "", err
+	}
+	if runs && p.Spec == hash {
+		return "as before", nil
+	}
+	if runs {
+		if err := p.Kill(ctx); err != nil {
+			return "", err
+		}
+	}
+	if err := m.removeConsole(); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d files", len(m.entries)), m.makeDisk(ctx)
+}
+
+// writeBootFiles writes the initrd and the key of all that goes into the
+// machine.
+func (m *Machine) writeBootFiles() error {
+	if err := m.makeCertificates(); err != nil {
+		return err
 	}
 	config, err := m.guestConfig()
 	if err != nil {
-		return "", err
+		return err
 	}
 	initrd := []rootfs.Entry{
 		{Path: "/init", Source: m.programs[guest.Name]},
@@ -73,27 +105,27 @@ func (m *Machine) makeFiles(_ context.Context, c *action.Context) (string, error
 		initrd = append(initrd, rootfs.Entry{Path: guest.InitrdModules + "/" + filepath.Base(file), Source: file})
 	}
 	if m.entries, err = m.rootEntries(config); err != nil {
-		return "", err
+		return err
 	}
 	digests := []string{m.kernel.Version, m.layout.Name}
 	for _, img := range m.images {
 		digest, err := img.Digest()
 		if err != nil {
-			return "", err
+			return err
 		}
 		digests = append(digests, img.Ref, digest)
 	}
 	key, err := rootfs.Key(append(initrd, m.entries...), digests...)
 	if err != nil {
-		return "", err
+		return err
 	}
 	if have, err := os.ReadFile(m.keyFile()); err == nil && string(have) == key {
-		return "as before", nil
+		return nil
 	}
 	if err := rootfs.Initrd(m.initrdFile(), initrd); err != nil {
-		return "", err
+		return err
 	}
-	return fmt.Sprintf("%d files", len(m.entries)), host.WriteFile(m.keyFile(), []byte(key))
+	return host.WriteFile(m.keyFile(), []byte(key))
 }
 
 func (m *Machine) keyFile() string    { return m.Context.Layout.Numa("key") }
@@ -244,35 +276,53 @@ func (m *Machine) programEntries() ([]rootfs.Entry, error) {
 	return append(entries, libraries...), err
 }
 
-// makeImage makes a fresh disk.
-func (m *Machine) makeImage(ctx context.Context) error {
+func (m *Machine) makeDisk(ctx context.Context) error {
 	c := m.Context
-	begin := time.Now()
 	tree := c.Layout.Numa("tree")
 	if err := os.RemoveAll(tree); err != nil {
 		return fmt.Errorf("remove the files of an earlier disk: %w", err)
 	}
-	c.Waiting("the root file system")
 	if err := rootfs.Tree(tree, m.entries); err != nil {
 		return err
 	}
 	if err := m.preload(ctx, filepath.Join(tree, c.Layout.ContainerdRoot())); err != nil {
 		return err
 	}
-	if err := rootfs.Image(ctx, tree, m.diskFile(), diskSize); err != nil {
+	if err := rootfs.Image(ctx, process.MarkEnv(c.Layout.State), tree, m.diskFile(), diskSize); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(tree); err != nil {
 		return fmt.Errorf("remove the files of the disk: %w", err)
 	}
-	c.Log.Printf("root file system made in %.1fs", time.Since(begin).Seconds())
+	return nil
+}
+
+// preloader is the component's name of the runtime that imports the images.
+const preloader = "numa-preload"
+
+// endPreload ends what an Up that was killed may have left.
+func (m *Machine) endPreload(ctx context.Context) error {
+	all, err := m.Context.Finder().All()
+	if err != nil {
+		return err
+	}
+	for _, p := range all {
+		if p.Component != preloader {
+			continue
+		}
+		if err := p.Kill(ctx); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
 // preload imports the images into the folder that becomes the runtime's in the
 // machine, with a runtime that lives only for that.
 func (m *Machine) preload(ctx context.Context, root string) error {
-	const name = "numa-preload"
+	if err := m.endPreload(ctx); err != nil {
+		return err
+	}
 	c := m.Context
 	state := c.Layout.Numa("preload")
 	socket := filepath.Join(state, "containerd.sock")
@@ -295,8 +345,8 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 	if err := host.WriteFile(config, []byte(content)); err != nil {
 		return err
 	}
-	log := c.Starter().LogFile(name)
-	p, err := c.Starter().Start(process.Spec{Name: name, Path: c.Layout.Program(component.Containerd), Args: []string{"--config", config}})
+	log := c.Starter().LogFile(preloader)
+	p, err := c.Starter().Start(process.Spec{Name: preloader, Path: c.Layout.Program(component.Containerd), Args: []string{"--config", config}})
 	if err != nil {
 		return err
 	}

@@ -193,6 +193,9 @@ func Process(c *action.Context) (p process.Process, ok bool, err error) {
 }
 
 func (m *Machine) kill(ctx context.Context, c *action.Context) (string, error) {
+	if err := m.endPreload(ctx); err != nil {
+		return "", err
+	}
 	p, runs, err := Process(c)
 	if err != nil || !runs {
 		return "", err
@@ -257,33 +260,18 @@ func (m *Machine) until(ctx context.Context, what string, limit time.Duration, r
 }
 
 func (m *Machine) boot(ctx context.Context, c *action.Context) (string, error) {
-	spec, err := m.spec()
-	if err != nil {
-		return "", err
-	}
-	hash, err := spec.Hash()
-	if err != nil {
-		return "", err
-	}
 	if err := host.EnsureLocalRoute(c.Layout.Bridge(), m.link.Guest(), c.Cluster.BridgeIP()); err != nil {
 		return "", err
 	}
-	p, runs, err := Process(c)
+	_, runs, err := Process(c)
 	if err != nil {
 		return "", err
 	}
-	if runs && p.Spec == hash {
+	if runs {
 		return "running", m.answers(ctx)
 	}
-	if runs {
-		if err := p.Kill(ctx); err != nil {
-			return "", err
-		}
-	}
-	if err := m.removeConsole(); err != nil {
-		return "", err
-	}
-	if err := m.makeImage(ctx); err != nil {
+	spec, err := m.spec()
+	if err != nil {
 		return "", err
 	}
 	return m.start(ctx, spec)

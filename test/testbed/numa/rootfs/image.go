@@ -60,13 +60,15 @@ func (e Entry) link(path string) (bool, error) {
 }
 
 // Image makes an ext4 file system with a journal from the files below dir. It
-// takes the place of file when it is complete.
-func Image(ctx context.Context, dir, file string, megabytes int) error {
+// takes the place of file when it is complete. env is added to the environment
+// of the program that makes it.
+func Image(ctx context.Context, env []string, dir, file string, megabytes int) error {
 	temp := file + ".partial"
 	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("make the root file system: %w", err)
 	}
 	cmd := exec.CommandContext(ctx, "mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-d", dir, temp, fmt.Sprintf("%dM", megabytes))
+	cmd.Env = append(os.Environ(), env...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
