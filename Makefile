@@ -131,6 +131,16 @@ cluster-up: packages ## Create the one-node cluster, or repair it (CLUSTER_FLAGS
 cluster-status: $(TESTBED) ## Tell what runs of the cluster.
 	@$(TESTBED) status
 
+# NUMA_FLAGS are those of `testbed numa up`, such as --layout.
+.PHONY: numa-up
+numa-up: cluster-up ## Add an emulated machine with many NUMA nodes to the cluster as a node (NUMA_FLAGS=…).
+	@$(TESTBED) numa packages
+	@$(TESTBED) numa up $(NUMA_FLAGS)
+
+.PHONY: numa-down
+numa-down: $(TESTBED) ## Remove that machine and its node.
+	@$(TESTBED) numa down
+
 .PHONY: testbed-test
 testbed-test: testbed-build ## Test the testbed itself, on clusters of its own (needs root).
 	go -C test/testbed test -tags e2e -timeout 20m ./...

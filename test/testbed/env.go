@@ -1,9 +1,11 @@
 package testbed
 
 import (
+	"errors"
 	"strconv"
 
 	"github.com/topolet/topolet/test/testbed/internal/component"
+	"github.com/topolet/topolet/test/testbed/numa"
 )
 
 // Variable is one line of Env.
@@ -11,13 +13,15 @@ type Variable struct{ Name, Value string }
 
 // Env says where everything is, as environment variables for scripts and
 // tests. The values contain no character that a shell treats specially.
+//
+// Those that begin with TESTBED_NUMA are there while there is a machine.
 func (t *Testbed) Env() ([]Variable, error) {
 	r, err := t.load()
 	if err != nil {
 		return nil, err
 	}
 	l := t.layout
-	return []Variable{
+	vars := []Variable{
 		{"KUBECONFIG", l.Kubeconfig("admin")},
 		{"TESTBED_STATE", l.State},
 		{"TESTBED_NODE", r.NodeName},
@@ -42,5 +46,12 @@ func (t *Testbed) Env() ([]Variable, error) {
 		{"TESTBED_WORKLOAD_IMAGE", WorkloadImage},
 		{"TESTBED_TOPOLET_IMAGE", TopoletImage},
 		{"TESTBED_SERVICE_CIDR", component.ServiceCIDR},
-	}, nil
+	}
+	machine, err := numa.Load(l)
+	if errors.Is(err, numa.ErrNone) {
+		return vars, nil
+	}
+	return append(vars,
+		Variable{"TESTBED_NUMA_NODE", machine.NodeName},
+		Variable{"TESTBED_NUMA_CHANNEL", machine.URL()}), err
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/topolet/topolet/test/testbed/internal/component"
 	"github.com/topolet/topolet/test/testbed/internal/process"
+	"github.com/topolet/topolet/test/testbed/numa/machine"
 )
 
 // Status is what is there of a testbed at one moment.
@@ -49,6 +50,9 @@ func (t *Testbed) Status(ctx context.Context) (Status, error) {
 	}
 	s.Ready = true
 	s.Other = len(all)
+	if _, runs := process.Pick(all, machine.Program); runs {
+		s.Other--
+	}
 	for _, name := range component.Names() {
 		cs := ComponentStatus{Name: name, Log: t.layout.Logs() + "/" + name + ".log"}
 		p, runs := process.Pick(all, name)

@@ -8,6 +8,9 @@
 //	env, err := t.Env() // where everything is
 //	err = t.Down(ctx) // leaves nothing behind
 //
+// NumaUp adds a second node, a virtual machine with many NUMA nodes; see the
+// package numa.
+//
 // Everything of a testbed is in its state folder, in one cgroup and behind one
 // bridge. What runs is asked of /proc and never noted, so Up and Down work
 // after any crash, their own included.

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -23,6 +24,10 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := root().ExecuteContext(ctx); err != nil {
+		if code, ok := errors.AsType[programError](err); ok {
+			stop()
+			os.Exit(int(code))
+		}
 		fmt.Fprintln(os.Stderr, "testbed:", err)
 		stop()
 		os.Exit(1)
@@ -41,7 +46,7 @@ func root() *cobra.Command {
 	f.StringVar(&o.State, "state", testbed.DefaultState, "folder that holds everything of the testbed")
 	f.StringVar(&o.Source, "source", "", "folder of the testbed's Go module (default: looked for from here upwards)")
 	f.StringVar(&o.Cache, "cache", "", "folder of built programs (default: in the user's cache folder)")
-	cmd.AddCommand(packages(&o), build(&o), up(&o), status(&o), down(&o), load(&o), env(&o), kill(&o), start(&o), restart(&o))
+	cmd.AddCommand(packages(&o), build(&o), up(&o), status(&o), down(&o), load(&o), env(&o), kill(&o), start(&o), restart(&o), numa(&o))
 	return cmd
 }
 

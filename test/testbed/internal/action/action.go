@@ -104,7 +104,8 @@ func (c *Context) Finder() process.Finder {
 	return process.Finder{State: c.Layout.State, Cgroup: c.Layout.Cgroup()}
 }
 
-func (c *Context) starter() process.Starter {
+// Starter starts processes of the testbed.
+func (c *Context) Starter() process.Starter {
 	return process.Starter{
 		State:  c.Layout.State,
 		Launch: c.Layout.Program("launch"),
@@ -138,7 +139,7 @@ func (c *Context) Ensure(ctx context.Context, name string) (p process.Process, s
 			return process.Process{}, false, err
 		}
 	}
-	p, err = c.starter().Start(spec)
+	p, err = c.Starter().Start(spec)
 	return p, true, err
 }
 
@@ -167,11 +168,14 @@ func (c *Context) ensureAll(ctx context.Context, names ...string) (string, error
 	return "", nil
 }
 
-// until waits for a condition of one component: ready returns nil when it is
+// Waiting says what the running step is waiting for.
+func (c *Context) Waiting(format string, args ...any) { c.step.Waiting(format, args...) }
+
+// Until waits for a condition of one component: ready returns nil when it is
 // met and otherwise why not. The wait ends early when the component ends. Its
 // error says what was waited for, why it was not met, and the end of the
 // component's log.
-func (c *Context) until(ctx context.Context, name, what string, limit time.Duration, ready func(context.Context) error) error {
+func (c *Context) Until(ctx context.Context, name, what string, limit time.Duration, ready func(context.Context) error) error {
 	deadline := time.Now().Add(limit)
 	if c.step != nil {
 		c.step.Waiting("%s", what)
@@ -203,7 +207,7 @@ func (c *Context) until(ctx context.Context, name, what string, limit time.Durat
 
 // logTail is the end of a component's log, for an error message.
 func (c *Context) logTail(name string) string {
-	file := c.starter().LogFile(name)
+	file := c.Starter().LogFile(name)
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return fmt.Sprintf("\n(no log: %v)", err)
@@ -213,4 +217,5 @@ func (c *Context) logTail(name string) string {
 	return fmt.Sprintf("\nthe end of %s:\n  %s", file, strings.Join(lines, "\n  "))
 }
 
-func (c *Context) client() (*api.Client, error) { return api.New(c.Layout.PKI(), "admin") }
+// Client speaks to the cluster's servers as its administrator.
+func (c *Context) Client() (*api.Client, error) { return api.New(c.Layout.PKI(), "admin") }

@@ -96,7 +96,7 @@ func TestUntilSaysWhatItWaitedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	never := func(context.Context) error { return errors.New("not yet") }
-	err := c.until(t.Context(), "etcd", "etcd to be healthy", time.Second, never)
+	err := c.Until(t.Context(), "etcd", "etcd to be healthy", time.Second, never)
 	for _, want := range []string{"waited 1s for etcd to be healthy", "not yet", "the last word"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want one with %q", err, want)
@@ -106,7 +106,7 @@ func TestUntilSaysWhatItWaitedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	begin := time.Now()
-	err = c.until(t.Context(), "etcd", "etcd to be healthy", time.Minute, never)
+	err = c.Until(t.Context(), "etcd", "etcd to be healthy", time.Minute, never)
 	if err == nil || !strings.Contains(err.Error(), "ended while waiting") || time.Since(begin) > 10*time.Second {
 		t.Errorf("a component that ended: %v after %v", err, time.Since(begin))
 	}

@@ -25,20 +25,37 @@ const (
 const contentLabel = "testbed.topolet.dev/content"
 
 func importImages(ctx context.Context, c *Context) (string, error) {
+	list, err := c.Images(ctx)
+	if err != nil {
+		return "", err
+	}
+	return c.Import(ctx, c.Layout.ContainerdSocket(), list)
+}
+
+// TopoletProgram is where Images leaves the static topolet command.
+func (c *Context) TopoletProgram() string { return filepath.Join(c.Layout.Images(), "topolet") }
+
+// Images lists the images of every testbed, after building what they are made
+// of.
+func (c *Context) Images(ctx context.Context) ([]images.Image, error) {
 	list := []images.Image{
 		{Ref: PauseImage, Program: c.Layout.Program("pause"), Path: "/pause"},
 		{Ref: WorkloadImage, Program: c.Layout.Program("workload"), Path: "/workload"},
 	}
-	if !c.WithoutTopolet {
-		program := filepath.Join(c.Layout.Images(), "topolet")
-		c.step.Waiting("go build ./cmd/topolet")
-		if err := c.Builder.BuildStatic(ctx, filepath.Join(c.Builder.Source, "..", ".."), "./cmd/topolet", program); err != nil {
-			return "", fmt.Errorf("%w\nwithout it the cluster comes up with --without-topolet", err)
-		}
-		list = append(list, images.Image{Ref: TopoletImage, Program: program, Path: "/topolet"})
+	if c.WithoutTopolet {
+		return list, nil
 	}
+	c.step.Waiting("go build ./cmd/topolet")
+	if err := c.Builder.BuildStatic(ctx, filepath.Join(c.Builder.Source, "..", ".."), "./cmd/topolet", c.TopoletProgram()); err != nil {
+		return nil, fmt.Errorf("%w\nwithout it the cluster comes up with --without-topolet", err)
+	}
+	return append(list, images.Image{Ref: TopoletImage, Program: c.TopoletProgram(), Path: "/topolet"}), nil
+}
 
-	have, err := c.Ctr(ctx, "images", "list")
+// Import imports those of the images that the runtime behind the socket does
+// not have.
+func (c *Context) Import(ctx context.Context, socket string, list []images.Image) (string, error) {
+	have, err := c.CtrAt(ctx, socket, "images", "list")
 	if err != nil {
 		return "", err
 	}
@@ -56,10 +73,10 @@ func importImages(ctx context.Context, c *Context) (string, error) {
 		if err := img.Archive(archive); err != nil {
 			return "", err
 		}
-		if _, err := c.Ctr(ctx, "images", "import", "--digests=false", archive); err != nil {
+		if _, err := c.CtrAt(ctx, socket, "images", "import", "--digests=false", archive); err != nil {
 			return "", err
 		}
-		if _, err := c.Ctr(ctx, "images", "label", img.Ref, contentLabel+"="+digest); err != nil {
+		if _, err := c.CtrAt(ctx, socket, "images", "label", img.Ref, contentLabel+"="+digest); err != nil {
 			return "", err
 		}
 		imported++
@@ -84,7 +101,12 @@ func hasImage(list, ref, digest string) bool {
 // Ctr runs containerd's client in the namespace of the kubelet's containers
 // and returns its output.
 func (c *Context) Ctr(ctx context.Context, args ...string) (string, error) {
-	args = append([]string{"--address", c.Layout.ContainerdSocket(), "--namespace", "k8s.io"}, args...)
+	return c.CtrAt(ctx, c.Layout.ContainerdSocket(), args...)
+}
+
+// CtrAt is Ctr for the runtime behind another socket.
+func (c *Context) CtrAt(ctx context.Context, socket string, args ...string) (string, error) {
+	args = append([]string{"--address", socket, "--namespace", "k8s.io"}, args...)
 	cmd := exec.CommandContext(ctx, c.Layout.Program("ctr"), args...)
 	cmd.Env = append(os.Environ(), process.MarkEnv(c.Layout.State)...)
 	var stderr bytes.Buffer

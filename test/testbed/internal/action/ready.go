@@ -23,16 +23,16 @@ func (c *Context) WaitReady(ctx context.Context, name string) error {
 	if name == component.Kubelet {
 		limit, what = nodeLimit, "the node to be Ready"
 	}
-	return c.until(ctx, name, what, limit, func(ctx context.Context) error { return c.Healthy(ctx, name) })
+	return c.Until(ctx, name, what, limit, func(ctx context.Context) error { return c.Healthy(ctx, name) })
 }
 
 // Healthy asks a component once. For the kubelet it is the node's condition
 // that counts.
 func (c *Context) Healthy(ctx context.Context, name string) error {
 	if name == component.Containerd {
-		return dial(ctx, c.Layout.ContainerdSocket())
+		return Dial(ctx, c.Layout.ContainerdSocket())
 	}
-	client, err := c.client()
+	client, err := c.Client()
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func (c *Context) nodeReady(ctx context.Context) error {
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("the kubelet's health: %s", resp.Status)
 	}
-	client, err := c.client()
+	client, err := c.Client()
 	if err != nil {
 		return err
 	}
@@ -88,16 +88,17 @@ func (c *Context) nodeReady(ctx context.Context) error {
 // waitForServiceAccount waits until pods can be created in the default
 // namespace.
 func (c *Context) waitForServiceAccount(ctx context.Context) error {
-	client, err := c.client()
+	client, err := c.Client()
 	if err != nil {
 		return err
 	}
-	return c.until(ctx, component.ControllerManager, "the default service account", readyLimit, func(ctx context.Context) error {
+	return c.Until(ctx, component.ControllerManager, "the default service account", readyLimit, func(ctx context.Context) error {
 		return client.Get(ctx, c.Cluster.URL()+"/api/v1/namespaces/default/serviceaccounts/default", nil)
 	})
 }
 
-func dial(ctx context.Context, socket string) error {
+// Dial tells whether somebody answers at a unix socket.
+func Dial(ctx context.Context, socket string) error {
 	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", socket)
 	if err != nil {
 		return err

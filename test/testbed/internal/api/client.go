@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -51,28 +52,52 @@ func New(dir, identity string) (*Client, error) {
 // Get asks for address. An answer other than 200 is an error with its first line.
 // The body is decoded into out unless out is nil.
 func (c *Client) Get(ctx context.Context, address string, out any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	if err != nil {
+	body, err := c.do(ctx, http.MethodGet, address)
+	if err != nil || out == nil {
 		return err
+	}
+	return json.Unmarshal(body, out)
+}
+
+// Delete deletes what is at address. That it is not there is no error.
+func (c *Client) Delete(ctx context.Context, address string) error {
+	_, err := c.do(ctx, http.MethodDelete, address)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// do returns the body of an answer of 200. One of 404 is fs.ErrNotExist.
+func (c *Client) do(ctx context.Context, method, address string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, address, nil)
+	if err != nil {
+		return nil, err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 4<<20))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if resp.StatusCode != http.StatusOK {
-		line, _, _ := strings.Cut(string(body), "\n")
-		return fmt.Errorf("%s: %s", resp.Status, line)
+	if resp.StatusCode == http.StatusOK {
+		return body, nil
 	}
-	if out == nil {
-		return nil
+	line, _, _ := strings.Cut(string(body), "\n")
+	err = fmt.Errorf("%s: %s", resp.Status, line)
+	if resp.StatusCode == http.StatusNotFound {
+		err = notFoundError{err}
 	}
-	return json.Unmarshal(body, out)
+	return nil, err
 }
+
+// notFoundError is fs.ErrNotExist in the server's words.
+type notFoundError struct{ error }
+
+func (notFoundError) Is(target error) bool { return target == fs.ErrNotExist }
 
 // NodeReady returns nil when the node is Ready and has renewed its lease since
 // the given time; otherwise the reason why it is not.

@@ -38,12 +38,19 @@ var needs = []need{
 	}},
 }
 
+// machineNeeds are what a virtual machine needs beyond them.
+var machineNeeds = []need{
+	{"qemu-system-x86", "emulates the NUMA machine", inPath("qemu-system-x86_64")},
+	{"e2fsprogs", "makes its file system", inPath("mke2fs")},
+	{"xz-utils", "unpacks its kernel's modules", inPath("xz")},
+}
+
 func file(path string) func() bool {
 	return func() bool { _, err := os.Stat(path); return err == nil }
 }
 
 // missing lists the needs that this host does not meet.
-func missing() []need {
+func missing(needs []need) []need {
 	var list []need
 	for _, n := range needs {
 		if !n.have() {
@@ -54,8 +61,13 @@ func missing() []need {
 }
 
 // CheckHeaders fails, naming the remedy, when runc could not be built here.
-func CheckHeaders() error {
-	list := missing()
+func CheckHeaders() error { return check(needs, "testbed packages") }
+
+// CheckMachine fails, naming the remedy, when no virtual machine could run here.
+func CheckMachine() error { return check(machineNeeds, "testbed numa packages") }
+
+func check(needs []need, command string) error {
+	list := missing(needs)
 	if len(list) == 0 {
 		return nil
 	}
@@ -63,19 +75,28 @@ func CheckHeaders() error {
 	for _, n := range list {
 		names = append(names, n.pkg+" ("+n.what+")")
 	}
-	return fmt.Errorf("missing on this host: %s; run `testbed packages` or install them", strings.Join(names, ", "))
+	return fmt.Errorf("missing on this host: %s; run `%s` or install them", strings.Join(names, ", "), command)
 }
 
 // InstallPackages installs what is missing with apt-get. When nothing is
 // missing it does nothing, on any distribution.
 func InstallPackages(ctx context.Context, log *progress.Log) error {
-	list := missing()
+	return install(ctx, log, needs, CheckHeaders)
+}
+
+// InstallMachinePackages does the same for what a virtual machine needs.
+func InstallMachinePackages(ctx context.Context, log *progress.Log) error {
+	return install(ctx, log, machineNeeds, CheckMachine)
+}
+
+func install(ctx context.Context, log *progress.Log, needs []need, check func() error) error {
+	list := missing(needs)
 	if len(list) == 0 {
 		log.Printf("packages: everything needed is there")
 		return nil
 	}
 	if _, err := exec.LookPath("apt-get"); err != nil {
-		return errors.Join(CheckHeaders(), errors.New("apt-get is not there: install the same with this distribution's own tool"))
+		return errors.Join(check(), errors.New("apt-get is not there: install the same with this distribution's own tool"))
 	}
 	args := []string{"install", "-y", "--no-install-recommends"}
 	for _, n := range list {
@@ -92,5 +113,5 @@ func InstallPackages(ctx context.Context, log *progress.Log) error {
 		}
 		step.Done("")
 	}
-	return CheckHeaders()
+	return check()
 }

@@ -63,6 +63,7 @@ func Programs() []Program {
 		cni("bridge", "main/bridge"),
 		cni("host-local", "ipam/host-local"),
 		cni("loopback", "main/loopback"),
+		own("guest", "numa/guest", "numa/channel", "internal/cgroup", "internal/host", "internal/layout", "internal/mountpoint", "internal/process"),
 		own("launch", "internal/cgroup", "internal/mountpoint"),
 		own("pause"),
 		own("workload"),

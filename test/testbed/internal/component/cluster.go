@@ -69,10 +69,12 @@ func (p *Ports) Each(f func(name string, port *int)) {
 
 // Cluster is everything that the rendering depends on.
 type Cluster struct {
-	Layout       layout.Layout
-	NodeName     string
-	Ports        Ports
-	PodCIDR      netip.Prefix
+	Layout   layout.Layout
+	NodeName string
+	Ports    Ports
+	PodCIDR  netip.Prefix
+	// Address is the node's address where it is not the bridge's.
+	Address      netip.Addr
 	FeatureGates map[string]bool
 	// RuntimeConfig switches API groups and versions, as in the API server's
 	// flag of this name.
@@ -84,9 +86,17 @@ type Cluster struct {
 	CanRaiseOOMPriority bool
 }
 
-// NodeIP is the node's address: the bridge's, the first of the pod network. It
-// belongs to this host alone, and exists without any other network.
-func (c Cluster) NodeIP() netip.Addr { return c.PodCIDR.Masked().Addr().Next() }
+// BridgeIP is the bridge's address, the first of the pod network.
+func (c Cluster) BridgeIP() netip.Addr { return c.PodCIDR.Masked().Addr().Next() }
+
+// NodeIP is the node's address. The bridge's, as it is by default, belongs to
+// this host alone, and exists without any other network.
+func (c Cluster) NodeIP() netip.Addr {
+	if c.Address.IsValid() {
+		return c.Address
+	}
+	return c.BridgeIP()
+}
 
 // URL is the API server's address.
 func (c Cluster) URL() string { return "https://127.0.0.1:" + strconv.Itoa(c.Ports.APIServer) }

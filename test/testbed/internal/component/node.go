@@ -167,7 +167,7 @@ func (c Cluster) networkConfig() (string, error) {
 					"dataDir": c.Layout.CNIData(),
 					"ranges": [][]any{{map[string]any{
 						"subnet":  c.PodCIDR.Masked().String(),
-						"gateway": c.NodeIP().String(),
+						"gateway": c.BridgeIP().String(),
 					}}},
 					"routes": []any{map[string]any{"dst": "0.0.0.0/0"}},
 				},

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // EnsureBridge makes the bridge exist, up and with this address. The bridge is
@@ -66,14 +67,63 @@ func addBridge(name string, address netip.Prefix) error {
 	return nil
 }
 
+// EnsureLocalRoute makes address one of this host's own, so that a program can
+// listen there. Who connects to it from this host does so with the bridge's
+// address: with address itself, the answers of a virtual machine that has it
+// too would stay in the machine. The route goes with the bridge.
+func EnsureLocalRoute(bridge string, address, source netip.Addr) error {
+	route, err := localRoute(bridge, address, source)
+	if err != nil {
+		return err
+	}
+	if err := netlink.RouteReplace(route); err != nil {
+		return fmt.Errorf("route %v to this host itself: %w", address, err)
+	}
+	return nil
+}
+
+// RemoveLocalRoute takes back what EnsureLocalRoute did, if it did.
+func RemoveLocalRoute(bridge string, address, source netip.Addr) error {
+	route, err := localRoute(bridge, address, source)
+	if notFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := netlink.RouteDel(route); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("remove the route of %v: %w", address, err)
+	}
+	return nil
+}
+
+func localRoute(bridge string, address, source netip.Addr) (*netlink.Route, error) {
+	link, err := netlink.LinkByName(bridge)
+	if err != nil {
+		return nil, fmt.Errorf("find the bridge %s: %w", bridge, err)
+	}
+	return &netlink.Route{
+		LinkIndex: link.Attrs().Index,
+		Dst:       &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(32, 32)},
+		Src:       source.AsSlice(),
+		Type:      unix.RTN_LOCAL,
+		Table:     unix.RT_TABLE_LOCAL,
+		Scope:     netlink.SCOPE_HOST,
+	}, nil
+}
+
 // Reaches tells whether the host has a route, other than the default one, into
-// the network.
+// the network, or an address of its own in it.
 func Reaches(network netip.Prefix) (bool, error) {
 	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
 	if err != nil {
 		return false, fmt.Errorf("read the routes: %w", err)
 	}
-	for _, r := range routes {
+	local, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return false, fmt.Errorf("read the host's own addresses: %w", err)
+	}
+	for _, r := range append(routes, local...) {
 		if r.Dst == nil {
 			continue
 		}

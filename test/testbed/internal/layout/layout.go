@@ -145,6 +145,12 @@ func (l Layout) PodResourcesSocket() string {
 // Images is the folder of image archives.
 func (l Layout) Images() string { return l.path("images") }
 
+// Numa is a file of the virtual machine.
+func (l Layout) Numa(name string) string { return l.path("numa", name) }
+
+// Topolet is for what topolet keeps.
+func (l Layout) Topolet() string { return l.path("topolet") }
+
 // Private is a folder of the testbed that a component sees at one of the paths
 // which are fixed in its source.
 type Private struct{ Source, Target string }

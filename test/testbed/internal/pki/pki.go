@@ -79,6 +79,18 @@ func Open(dir string) (*Authority, error) {
 	return a, store(dir, "ca", a.cert, a.key)
 }
 
+// In is the same authority with another folder, for what leaves this host:
+// certificates and their keys, but never the authority's own.
+func (a *Authority) In(dir string) (*Authority, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the folder of certificates: %w", err)
+	}
+	if err := writePEM(CertFile(dir, "ca"), "CERTIFICATE", a.cert.Raw); err != nil {
+		return nil, err
+	}
+	return &Authority{dir: dir, cert: a.cert, key: a.key}, nil
+}
+
 // Ensure makes the certificate of id unless the folder has one that says the
 // same, is signed by this authority and is valid for another day.
 func (a *Authority) Ensure(id Identity) error {

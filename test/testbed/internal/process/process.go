@@ -177,7 +177,13 @@ func startTime(pid int) (ticks uint64, alive bool) {
 		return 0, false
 	}
 	fields := strings.Fields(string(stat[i+1:]))
-	if len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
+	if len(fields) < 20 {
+		return 0, false
+	}
+	// While other threads of a killed process are still ending, its first is a
+	// zombie already, but its sockets are open.
+	state, threads := fields[0], fields[17]
+	if state == "X" || (state == "Z" && (threads == "0" || threads == "1")) {
 		return 0, false
 	}
 	ticks, err = strconv.ParseUint(fields[19], 10, 64)

@@ -70,13 +70,25 @@ func (s Starter) LogFile(name string) string { return filepath.Join(s.Logs, name
 // Start starts the component detached from the caller: it goes on after the
 // caller's end, in a session of its own, with its output appended to its log.
 func (s Starter) Start(spec Spec) (Process, error) {
-	hash, err := spec.Hash()
+	cmd, hash, err := s.Launched(spec)
 	if err != nil {
 		return Process{}, err
 	}
+	p := Process{PID: cmd.Process.Pid, Component: spec.Name, Spec: hash, Args: cmd.Args}
+	p.Start, _ = startTime(p.PID)
+	// While the caller lives it is the parent, and has to take note of the end.
+	go func() { _ = cmd.Wait() }()
+	return p, nil
+}
+
+// Launched is Start for a caller that takes note of the end by itself.
+func (s Starter) Launched(spec Spec) (cmd *exec.Cmd, hash string, err error) {
+	if hash, err = spec.Hash(); err != nil {
+		return nil, "", err
+	}
 	out, err := os.OpenFile(s.LogFile(spec.Name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
-		return Process{}, fmt.Errorf("open the log of %s: %w", spec.Name, err)
+		return nil, "", fmt.Errorf("open the log of %s: %w", spec.Name, err)
 	}
 	defer out.Close()
 
@@ -85,7 +97,7 @@ func (s Starter) Start(spec Spec) (Process, error) {
 		args = append(args, "-bind", b)
 	}
 	args = append(args, "--", spec.Path)
-	cmd := exec.Command(s.Launch, append(args, spec.Args...)...) //nolint:noctx // a component outlives every context
+	cmd = exec.Command(s.Launch, append(args, spec.Args...)...) //nolint:noctx // a component outlives every context
 	cmd.Dir = s.State
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Env = append([]string{
@@ -97,13 +109,9 @@ func (s Starter) Start(spec Spec) (Process, error) {
 	}, spec.Env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		return Process{}, fmt.Errorf("start %s: %w", spec.Name, err)
+		return nil, "", fmt.Errorf("start %s: %w", spec.Name, err)
 	}
-	p := Process{PID: cmd.Process.Pid, Component: spec.Name, Spec: hash, Args: cmd.Args}
-	p.Start, _ = startTime(p.PID)
-	// While the caller lives it is the parent, and has to take note of the end.
-	go func() { _ = cmd.Wait() }()
-	return p, nil
+	return cmd, hash, nil
 }
 
 // MarkEnv is the environment by which a helper that runs only for a moment is
