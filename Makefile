@@ -119,6 +119,10 @@ $(TESTBED):
 packages: $(TESTBED) ## Install the Debian packages that building the testbed needs.
 	@$(TESTBED) packages
 
+.PHONY: numa-packages
+numa-packages: $(TESTBED) ## Install the Debian packages that the NUMA machine needs.
+	@$(TESTBED) numa packages
+
 .PHONY: testbed-build
 testbed-build: packages ## Build Kubernetes, containerd and the rest into the user's cache (once per version, about 10 minutes).
 	@$(TESTBED) build
@@ -133,8 +137,7 @@ cluster-status: $(TESTBED) ## Tell what runs of the cluster.
 
 # NUMA_FLAGS are those of `testbed numa up`, such as --layout.
 .PHONY: numa-up
-numa-up: cluster-up ## Add an emulated machine with many NUMA nodes to the cluster as a node (NUMA_FLAGS=…).
-	@$(TESTBED) numa packages
+numa-up: cluster-up numa-packages ## Add an emulated machine with many NUMA nodes to the cluster as a node (NUMA_FLAGS=…).
 	@$(TESTBED) numa up $(NUMA_FLAGS)
 
 .PHONY: numa-down
@@ -142,7 +145,7 @@ numa-down: $(TESTBED) ## Remove that machine and its node.
 	@$(TESTBED) numa down
 
 .PHONY: testbed-test
-testbed-test: testbed-build ## Test the testbed itself, on clusters of its own (needs root).
+testbed-test: testbed-build numa-packages ## Test the testbed itself, on clusters of its own (needs root).
 	go -C test/testbed test -tags e2e -timeout 20m ./...
 
 .PHONY: cluster-down

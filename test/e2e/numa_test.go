@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/topolet/topolet/draplugin"
@@ -49,8 +51,10 @@ func TestNUMAMachine(t *testing.T) {
 	node := cluster.NUMANode()
 	k := readKernelTopology(t, node)
 	waitPublished(t, node.Name, startLimit, "a device for each NUMA node with CPUs", func(devices map[string]resourceapi.Device) error {
-		if len(devices) != len(k.nodes) {
-			return fmt.Errorf("%d devices, %d nodes", len(devices), len(k.nodes))
+		for _, numa := range k.nodes {
+			if _, ok := devices[fmt.Sprintf("numa-%d", numa.id)]; !ok {
+				return fmt.Errorf("NUMA node %d has none, there are %v", numa.id, slices.Sorted(maps.Keys(devices)))
+			}
 		}
 		return nil
 	})
@@ -71,6 +75,7 @@ func TestNUMAMachine(t *testing.T) {
 			})
 		}
 	})
+	t.Run("idle siblings, local memory and isolated CPUs", func(t *testing.T) { configuredClaims(t, node, k) })
 	t.Run("PCI functions are at their NUMA node and root", func(t *testing.T) { pciFunctions(t, node) })
 	t.Run("a claim whose CPU goes offline is told, its neighbour is not", func(t *testing.T) { cpuGoesOffline(t, node) })
 	t.Run("an unplugged function is no longer published", func(t *testing.T) { functionIsUnplugged(t, node) })
@@ -86,6 +91,8 @@ type kernelNode struct {
 // kernelTopology is what the kernel's files say about who sits together.
 type kernelTopology struct {
 	nodes []kernelNode
+	// isolated are the CPUs that the kernel's scheduler leaves alone.
+	isolated topology.CPUSet
 	// siblings and l3 are, for each CPU, the CPUs of its core and of its L3 group.
 	siblings, l3 map[int]topology.CPUSet
 }
@@ -93,6 +100,7 @@ type kernelTopology struct {
 func readKernelTopology(t *testing.T, node harness.Node) kernelTopology {
 	t.Helper()
 	k := kernelTopology{siblings: map[int]topology.CPUSet{}, l3: map[int]topology.CPUSet{}}
+	k.isolated = readSet(t, node, "/sys/devices/system/cpu/isolated")
 	for _, id := range readSet(t, node, "/sys/devices/system/node/has_cpu").List() {
 		k.nodes = append(k.nodes, kernelNode{id, readSet(t, node, fmt.Sprintf("/sys/devices/system/node/node%d/cpulist", id))})
 	}
@@ -163,8 +171,8 @@ func claimsOnEachNode(t *testing.T, node harness.Node, k kernelTopology, count f
 			t.Errorf("%s: %s are not %d CPUs of the node's %s", name, cpus, wanted[name], numa.cpus)
 		}
 		for _, cpu := range cpus.List() {
-			if !k.siblings[cpu].IsSubsetOf(cpus) {
-				t.Errorf("%s: %s splits the core %s", name, cpus, k.siblings[cpu])
+			if !k.siblings[cpu].IsSubsetOf(cpus) || k.isolated.Contains(cpu) {
+				t.Errorf("%s: %s splits the core %s, or that is isolated", name, cpus, k.siblings[cpu])
 			}
 		}
 		if want := k.fewestGroups(numa.cpus, wanted[name]); k.groups(cpus) != want {
@@ -173,11 +181,58 @@ func claimsOnEachNode(t *testing.T, node harness.Node, k kernelTopology, count f
 	}
 }
 
+// configuredClaims runs a pod whose containers have their CPUs in other ways, and
+// reads what the kernel makes of them.
+func configuredClaims(t *testing.T, node harness.Node, k kernelTopology) {
+	ns := namespace(t)
+	claimFor(t, ns, "whole-cores", "4", atNUMANode(2), withParameters(`{"apiVersion":"topolet.dev/v1alpha1","kind":"CPUConfig","siblings":"Idle","memory":"Local"}`))
+	claimFor(t, ns, "isolated", "2", func(d *resourceapi.DeviceClaim) { d.Requests[0].Exactly.DeviceClassName = "cpu-isolated.topolet.dev" })
+	p := podOf("configured", "whole-cores", "isolated")
+	p.Spec.NodeSelector = map[string]string{corev1.LabelHostname: node.Name}
+	p.Spec.Containers = []corev1.Container{workload("whole-cores", "whole-cores"), workload("isolated", "isolated"), workload("plain")}
+	for i := range p.Spec.Containers {
+		p.Spec.Containers[i].Resources.Limits = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1")}
+	}
+	create(t, ns, p)
+
+	cores := running(t, ns, p.Name, "whole-cores")
+	owned := granted(t, ns, "whole-cores")
+	first := topology.CPUSet{}
+	for _, cpu := range owned.List() {
+		first = first.Union(topology.NewCPUSet(k.siblings[cpu].First()))
+	}
+	if owned.Size() != 4 || !cores.Allowed.Equals(first) {
+		t.Errorf("of the cores %s the container runs on %s, want the first threads %s", owned, cores.Allowed, first)
+	}
+	if isolated := running(t, ns, p.Name, "isolated"); !isolated.Allowed.Equals(k.isolated) {
+		t.Errorf("the container with the isolated CPUs runs on %s, want %s", isolated.Allowed, k.isolated)
+	}
+	if plain := running(t, ns, p.Name, "plain"); plain.Allowed.Intersects(owned.Union(k.isolated)) {
+		t.Errorf("the container without a claim runs on %s, of which %s are idle or isolated", plain.Allowed, plain.Allowed.Intersection(owned.Union(k.isolated)))
+	}
+	for _, want := range []struct{ container, file, value string }{
+		{"whole-cores", "cpuset.mems.effective", "2"},
+		{"isolated", "cpuset.mems.effective", "0-4"},
+		{"whole-cores", "cpu.max", "max 100000"},
+		{"isolated", "cpu.max", "max 100000"},
+		{"plain", "cpu.max", "100000 100000"},
+	} {
+		dir, err := cluster.CgroupOf(t.Context(), ns, p.Name, want.container)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := node.ReadFile(dir + "/" + want.file)
+		if err != nil || strings.TrimSpace(string(got)) != want.value {
+			t.Errorf("%s of container %s is %q, want %q (%v)", want.file, want.container, got, want.value, err)
+		}
+	}
+}
+
 // fewestGroups is how many L3 groups n of these CPUs take at least. The CPUs of
-// the machine's first core are reserved.
+// the machine's first core are reserved, and isolated ones another device's.
 func (k kernelTopology) fewestGroups(cpus topology.CPUSet, n int) int {
 	sizes := map[int]int{}
-	for _, cpu := range cpus.Difference(k.siblings[0]).List() {
+	for _, cpu := range cpus.Difference(k.siblings[0]).Difference(k.isolated).List() {
 		sizes[k.l3[cpu].First()]++
 	}
 	var sorted []int

@@ -77,6 +77,9 @@ func (c *Cluster) Up(ctx context.Context, flags ...string) error {
 // NUMAUp starts the NUMA machine, which joins as a second node, with further
 // flags of `testbed numa up`, and waits until the node is Ready.
 func (c *Cluster) NUMAUp(ctx context.Context, flags ...string) error {
+	if _, err := c.Testbed(ctx, "numa", "packages"); err != nil {
+		return err
+	}
 	if _, err := c.Testbed(ctx, append([]string{"numa", "up"}, flags...)...); err != nil {
 		return err
 	}

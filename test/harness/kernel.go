@@ -29,19 +29,35 @@ type Kernel struct {
 
 // Kernel reads the cgroup and processes of a container that runs.
 func (c *Cluster) Kernel(ctx context.Context, namespace, pod, container string) (Kernel, error) {
-	p, err := c.Client.CoreV1().Pods(namespace).Get(ctx, pod, metav1.GetOptions{})
-	if err != nil {
-		return Kernel{}, fmt.Errorf("get pod %s/%s: %w", namespace, pod, err)
-	}
-	id, err := containerID(p, container)
+	node, dir, err := c.cgroupOf(ctx, namespace, pod, container)
 	if err != nil {
 		return Kernel{}, err
 	}
+	return node.kernel(dir)
+}
+
+// CgroupOf returns the folder of the cgroup of a container that runs (cgroup v1: in
+// the cpuset hierarchy), on the machine of its node.
+func (c *Cluster) CgroupOf(ctx context.Context, namespace, pod, container string) (string, error) {
+	_, dir, err := c.cgroupOf(ctx, namespace, pod, container)
+	return dir, err
+}
+
+func (c *Cluster) cgroupOf(ctx context.Context, namespace, pod, container string) (Node, string, error) {
+	p, err := c.Client.CoreV1().Pods(namespace).Get(ctx, pod, metav1.GetOptions{})
+	if err != nil {
+		return Node{}, "", fmt.Errorf("get pod %s/%s: %w", namespace, pod, err)
+	}
+	id, err := containerID(p, container)
+	if err != nil {
+		return Node{}, "", err
+	}
 	node, err := c.node(p.Spec.NodeName)
 	if err != nil {
-		return Kernel{}, fmt.Errorf("pod %s/%s: %w", namespace, pod, err)
+		return Node{}, "", fmt.Errorf("pod %s/%s: %w", namespace, pod, err)
 	}
-	return node.kernel(p, id)
+	dir, err := node.cgroupOf(p, id)
+	return node, dir, err
 }
 
 // Kernels reads all running containers of a node's pods, by
@@ -58,7 +74,11 @@ func (c *Cluster) Kernels(ctx context.Context, node Node) (map[string]Kernel, er
 				continue
 			}
 			_, id, _ := strings.Cut(s.ContainerID, "://")
-			k, err := node.kernel(&p, id)
+			dir, err := node.cgroupOf(&p, id)
+			if err != nil {
+				return nil, err
+			}
+			k, err := node.kernel(dir)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
 			}
@@ -71,9 +91,7 @@ func (c *Cluster) Kernels(ctx context.Context, node Node) (map[string]Kernel, er
 	return found, nil
 }
 
-// CgroupOf returns the folder of a container's cgroup (cgroup v1: in the cpuset
-// hierarchy).
-func (n Node) CgroupOf(p *corev1.Pod, containerID string) (string, error) {
+func (n Node) cgroupOf(p *corev1.Pod, containerID string) (string, error) {
 	root := "/sys/fs/cgroup"
 	if _, err := n.ReadFile(root + "/cgroup.controllers"); errors.Is(err, fs.ErrNotExist) {
 		root += "/cpuset"
@@ -84,12 +102,8 @@ func (n Node) CgroupOf(p *corev1.Pod, containerID string) (string, error) {
 	return path.Join(root, n.cgroup, "kubepods", class, "pod"+string(p.UID), containerID), nil
 }
 
-func (n Node) kernel(p *corev1.Pod, containerID string) (Kernel, error) {
+func (n Node) kernel(dir string) (Kernel, error) {
 	var k Kernel
-	dir, err := n.CgroupOf(p, containerID)
-	if err != nil {
-		return k, err
-	}
 	data, err := n.ReadFile(dir + "/cpuset.cpus.effective")
 	if errors.Is(err, fs.ErrNotExist) {
 		data, err = n.ReadFile(dir + "/cpuset.effective_cpus")

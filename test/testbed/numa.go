@@ -16,20 +16,20 @@ import (
 	"github.com/topolet/topolet/test/testbed/numa/machine"
 )
 
-// DefaultNumaNode is the name of the NUMA machine's node when none is given.
-const DefaultNumaNode = "topolet-numa"
+// DefaultNUMANode is the name of the NUMA machine's node when none is given.
+const DefaultNUMANode = "topolet-numa"
 
-// NumaOptions say how the NUMA machine is to be. NumaUp records them; a field
+// NUMAOptions say how the NUMA machine is to be. NUMAUp records them; a field
 // with its zero value takes what was recorded before, or the default.
-type NumaOptions struct {
-	// Layout is the name of one of NumaLayouts.
+type NUMAOptions struct {
+	// Layout is the name of one of NUMALayouts.
 	Layout string
 	// NodeName is the name of its node.
 	NodeName string
 }
 
-// NumaLayouts lists the names of the machines there are.
-func NumaLayouts() []string {
+// NUMALayouts lists the names of the machines there are.
+func NUMALayouts() []string {
 	var names []string
 	for _, l := range machine.Layouts() {
 		names = append(names, l.Name)
@@ -37,15 +37,15 @@ func NumaLayouts() []string {
 	return names
 }
 
-// InstallNumaPackages installs the distribution's packages that a NUMA machine
+// InstallNUMAPackages installs the distribution's packages that a NUMA machine
 // needs. When all are there it does nothing.
-func (t *Testbed) InstallNumaPackages(ctx context.Context) error {
+func (t *Testbed) InstallNUMAPackages(ctx context.Context) error {
 	return binaries.InstallMachinePackages(ctx, t.log)
 }
 
-// NumaUp boots a virtual machine with many NUMA nodes as a second node of the
+// NUMAUp boots a virtual machine with many NUMA nodes as a second node of the
 // running cluster, and returns when that is Ready.
-func (t *Testbed) NumaUp(ctx context.Context, o NumaOptions) error {
+func (t *Testbed) NUMAUp(ctx context.Context, o NUMAOptions) error {
 	start := time.Now()
 	return t.withLock(ctx, func(c *action.Context) error {
 		if err := c.Healthy(ctx, component.APIServer); err != nil {
@@ -75,8 +75,8 @@ func (t *Testbed) NumaUp(ctx context.Context, o NumaOptions) error {
 	})
 }
 
-// numaRecord lays the options over the record of an earlier NumaUp, if any.
-func (t *Testbed) numaRecord(ctx context.Context, o NumaOptions) (numa.Record, error) {
+// numaRecord lays the options over the record of an earlier NUMAUp, if any.
+func (t *Testbed) numaRecord(ctx context.Context, o NUMAOptions) (numa.Record, error) {
 	r, err := numa.Load(t.layout)
 	if err == nil {
 		if (o.Layout != "" && o.Layout != r.Layout) || (o.NodeName != "" && o.NodeName != r.NodeName) {
@@ -91,7 +91,7 @@ func (t *Testbed) numaRecord(ctx context.Context, o NumaOptions) (numa.Record, e
 		o.Layout = machine.DefaultLayout
 	}
 	if o.NodeName == "" {
-		o.NodeName = DefaultNumaNode
+		o.NodeName = DefaultNUMANode
 	}
 	if err := (Options{NodeName: o.NodeName}).Validate(); err != nil {
 		return r, err
@@ -107,9 +107,9 @@ func (t *Testbed) numaRecord(ctx context.Context, o NumaOptions) (numa.Record, e
 	return r, err
 }
 
-// NumaDown ends the NUMA machine and removes its node from the cluster.
+// NUMADown ends the NUMA machine and removes its node from the cluster.
 // Without a machine it does nothing.
-func (t *Testbed) NumaDown(ctx context.Context) error {
+func (t *Testbed) NUMADown(ctx context.Context) error {
 	return t.withLock(ctx, func(c *action.Context) error {
 		m, err := t.numaMachine(c)
 		if errors.Is(err, numa.ErrNone) {
@@ -123,24 +123,24 @@ func (t *Testbed) NumaDown(ctx context.Context) error {
 	})
 }
 
-// NumaReset cuts the NUMA machine's power and boots it again with its disk as
+// NUMAReset cuts the NUMA machine's power and boots it again with its disk as
 // it is. It returns when its node is Ready again.
-func (t *Testbed) NumaReset(ctx context.Context) error {
+func (t *Testbed) NUMAReset(ctx context.Context) error {
 	return t.withMachine(ctx, func(m *numa.Machine) error { return m.Reset(ctx) })
 }
 
-// NumaUnplug takes a PCI device out of the NUMA machine.
-func (t *Testbed) NumaUnplug(ctx context.Context, id string) error {
+// NUMAUnplug takes a PCI device out of the NUMA machine.
+func (t *Testbed) NUMAUnplug(ctx context.Context, id string) error {
 	return t.withMachine(ctx, func(m *numa.Machine) error { return m.Unplug(ctx, id) })
 }
 
-// NumaPlug puts it back.
-func (t *Testbed) NumaPlug(ctx context.Context, id string) error {
+// NUMAPlug puts it back.
+func (t *Testbed) NUMAPlug(ctx context.Context, id string) error {
 	return t.withMachine(ctx, func(m *numa.Machine) error { return m.Plug(ctx, id) })
 }
 
-// NumaExec runs a program in the NUMA machine.
-func (t *Testbed) NumaExec(ctx context.Context, command channel.Command) (channel.Result, error) {
+// NUMAExec runs a program in the NUMA machine.
+func (t *Testbed) NUMAExec(ctx context.Context, command channel.Command) (channel.Result, error) {
 	ch, err := t.numaChannel()
 	if err != nil {
 		return channel.Result{}, err
@@ -153,8 +153,8 @@ func (t *Testbed) numaChannel() (channel.Client, error) {
 	return channel.Client{URL: r.URL()}, err
 }
 
-// NumaStatus is what is there of a NUMA machine at one moment.
-type NumaStatus struct {
+// NUMAStatus is what is there of a NUMA machine at one moment.
+type NUMAStatus struct {
 	Layout  string    `json:"layout"`
 	Node    string    `json:"node"`
 	Channel string    `json:"channel"`
@@ -167,17 +167,17 @@ type NumaStatus struct {
 	Console string `json:"console"`
 }
 
-// NumaStatus looks at the machine once.
-func (t *Testbed) NumaStatus(ctx context.Context) (NumaStatus, error) {
+// NUMAStatus looks at the machine once.
+func (t *Testbed) NUMAStatus(ctx context.Context) (NUMAStatus, error) {
 	c, err := t.recorded()
 	if err != nil {
-		return NumaStatus{}, err
+		return NUMAStatus{}, err
 	}
 	m, err := t.numaMachine(c)
 	if err != nil {
-		return NumaStatus{}, err
+		return NUMAStatus{}, err
 	}
-	s := NumaStatus{Layout: m.Record.Layout, Node: m.Record.NodeName, Channel: m.Record.URL(), Console: t.layout.Logs() + "/numa-console.log"}
+	s := NUMAStatus{Layout: m.Record.Layout, Node: m.Record.NodeName, Channel: m.Record.URL(), Console: t.layout.Logs() + "/numa-console.log"}
 	p, runs, err := numa.Process(c)
 	if err != nil {
 		return s, err

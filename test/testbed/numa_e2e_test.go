@@ -28,10 +28,10 @@ type numaMachine struct {
 
 func bootMachine(ctx context.Context, t *testing.T, tb *testbed.Testbed, layout string) numaMachine {
 	t.Helper()
-	if err := tb.InstallNumaPackages(ctx); err != nil {
+	if err := tb.InstallNUMAPackages(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := tb.NumaUp(ctx, testbed.NumaOptions{Layout: layout}); err != nil {
+	if err := tb.NUMAUp(ctx, testbed.NUMAOptions{Layout: layout}); err != nil {
 		t.Fatal(err)
 	}
 	c := newCluster(t, tb)
@@ -57,6 +57,7 @@ func (m numaMachine) is(ctx context.Context, t *testing.T, path, want string) {
 func (m numaMachine) isAsLaidOut(ctx context.Context, t *testing.T) {
 	t.Helper()
 	m.is(ctx, t, "/sys/devices/system/cpu/online", fmt.Sprintf("0-%d", m.layout.CPUCount()-1))
+	m.is(ctx, t, "/sys/devices/system/cpu/isolated", cpuList(m.layout.Isolated))
 	for group := range m.layout.Sockets * m.layout.L3PerSocket {
 		for _, cpu := range m.layout.CPUsOfL3(group) {
 			dir := fmt.Sprintf("/sys/devices/system/cpu/cpu%d/", cpu)
@@ -147,7 +148,7 @@ spec:
 func TestLifeOfAMachine(t *testing.T) {
 	tb, before := newTestbed(t)
 	ctx := t.Context()
-	if err := tb.NumaUp(ctx, testbed.NumaOptions{}); !errors.Is(err, testbed.ErrNone) {
+	if err := tb.NUMAUp(ctx, testbed.NUMAOptions{}); !errors.Is(err, testbed.ErrNone) {
 		t.Errorf("a machine without a cluster: error %v", err)
 	}
 	if err := tb.Up(ctx); err != nil {
@@ -163,7 +164,7 @@ func TestLifeOfAMachine(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := tb.NumaUp(ctx, testbed.NumaOptions{}); err != nil {
+		if err := tb.NUMAUp(ctx, testbed.NUMAOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		if now, err := m.BootID(ctx); err != nil || now != was {
@@ -199,7 +200,7 @@ func TestLifeOfAMachine(t *testing.T) {
 		if err := m.Kill(ctx, channel.Kill{Component: "kubelet", Signal: "KILL"}); err != nil {
 			t.Fatal(err)
 		}
-		if err := tb.NumaUp(ctx, testbed.NumaOptions{}); err != nil {
+		if err := tb.NUMAUp(ctx, testbed.NUMAOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -210,16 +211,16 @@ func TestLifeOfAMachine(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := tb.NumaUnplug(ctx, id); err != nil {
+			if err := tb.NUMAUnplug(ctx, id); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := m.List(ctx, "/sys/bus/pci/devices/"+address); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("%s is still at %s: %v", id, address, err)
 			}
-			if err := tb.NumaUnplug(ctx, id); err == nil || !strings.Contains(err.Error(), "not found") {
+			if err := tb.NUMAUnplug(ctx, id); err == nil || !strings.Contains(err.Error(), "not found") {
 				t.Errorf("what is not there cannot be unplugged: error %v", err)
 			}
-			if err := tb.NumaPlug(ctx, id); err != nil {
+			if err := tb.NUMAPlug(ctx, id); err != nil {
 				t.Fatal(err)
 			}
 			m.hasDevice(ctx, t, id, node)
@@ -231,10 +232,10 @@ func TestLifeOfAMachine(t *testing.T) {
 		if err := m.Write(ctx, file, "before"); err != nil {
 			t.Fatal(err)
 		}
-		if result, err := tb.NumaExec(ctx, channel.Command{Argv: []string{state + "/bin/guest"}}); err != nil || result.ExitCode != 1 || !strings.Contains(result.Stderr, "first process") {
+		if result, err := tb.NUMAExec(ctx, channel.Command{Argv: []string{state + "/bin/guest"}}); err != nil || result.ExitCode != 1 || !strings.Contains(result.Stderr, "first process") {
 			t.Errorf("a program in the guest: %+v, %v", result, err)
 		}
-		if err := tb.NumaReset(ctx); err != nil {
+		if err := tb.NUMAReset(ctx); err != nil {
 			t.Fatal(err)
 		}
 		m.is(ctx, t, file, "before")
@@ -242,7 +243,7 @@ func TestLifeOfAMachine(t *testing.T) {
 	})
 
 	t.Run("a machine that is gone leaves no node", func(t *testing.T) {
-		if err := tb.NumaDown(ctx); err != nil {
+		if err := tb.NUMADown(ctx); err != nil {
 			t.Fatal(err)
 		}
 		if out := m.must(ctx, "", "get", "nodes", "-o", "name"); strings.Contains(out, node) {

@@ -8,7 +8,7 @@
 //	env, err := t.Env() // where everything is
 //	err = t.Down(ctx) // leaves nothing behind
 //
-// NumaUp adds a second node, a virtual machine with many NUMA nodes; see the
+// NUMAUp adds a second node, a virtual machine with many NUMA nodes; see the
 // package numa.
 //
 // Everything of a testbed is in its state folder, in one cgroup and behind one

@@ -128,10 +128,10 @@ func (m *Machine) writeBootFiles() error {
 	return host.WriteFile(m.keyFile(), []byte(key))
 }
 
-func (m *Machine) keyFile() string    { return m.Context.Layout.Numa("key") }
-func (m *Machine) initrdFile() string { return m.Context.Layout.Numa("initrd") }
-func (m *Machine) diskFile() string   { return m.Context.Layout.Numa("root.img") }
-func (m *Machine) pkiDir() string     { return m.Context.Layout.Numa("pki") }
+func (m *Machine) keyFile() string    { return m.Context.Layout.NUMA("key") }
+func (m *Machine) initrdFile() string { return m.Context.Layout.NUMA("initrd") }
+func (m *Machine) diskFile() string   { return m.Context.Layout.NUMA("root.img") }
+func (m *Machine) pkiDir() string     { return m.Context.Layout.NUMA("pki") }
 
 // spec is how QEMU is started.
 func (m *Machine) spec() (process.Spec, error) {
@@ -141,7 +141,7 @@ func (m *Machine) spec() (process.Spec, error) {
 	}
 	args, err := machine.Args(m.layout, machine.Boot{
 		Kernel: m.kernel.Image, Initrd: m.initrdFile(), Disk: m.diskFile(),
-		Console: m.console(), Control: m.Context.Layout.Numa("qmp.sock"), Link: m.link,
+		Console: m.console(), Control: m.Context.Layout.NUMA("qmp.sock"), Link: m.link,
 	})
 	return process.Spec{Name: machine.Program, Path: program, Args: args, Inputs: []string{m.keyFile()}}, err
 }
@@ -162,7 +162,7 @@ func (m *Machine) makeCertificates() error {
 			return err
 		}
 	}
-	return authority.WriteKubeconfig(m.Context.Layout.Numa("kubeconfig"), component.Kubelet, c.URL())
+	return authority.WriteKubeconfig(m.Context.Layout.NUMA("kubeconfig"), component.Kubelet, c.URL())
 }
 
 func (m *Machine) guestConfig() ([]byte, error) {
@@ -237,7 +237,7 @@ func (m *Machine) rootEntries(config []byte) ([]rootfs.Entry, error) {
 	secret := func(path, source string) {
 		entries = append(entries, rootfs.Entry{Path: path, Source: source, Mode: 0o600})
 	}
-	secret(l.Kubeconfig(component.Kubelet), l.Numa("kubeconfig"))
+	secret(l.Kubeconfig(component.Kubelet), l.NUMA("kubeconfig"))
 	entries = append(entries, rootfs.Entry{Path: pki.CertFile(l.PKI(), "ca"), Source: pki.CertFile(m.pkiDir(), "ca"), Mode: 0o644})
 	for _, id := range c.NodeIdentities() {
 		secret(pki.CertFile(l.PKI(), id.Name), pki.CertFile(m.pkiDir(), id.Name))
@@ -278,7 +278,7 @@ func (m *Machine) programEntries() ([]rootfs.Entry, error) {
 
 func (m *Machine) makeDisk(ctx context.Context) error {
 	c := m.Context
-	tree := c.Layout.Numa("tree")
+	tree := c.Layout.NUMA("tree")
 	if err := os.RemoveAll(tree); err != nil {
 		return fmt.Errorf("remove the files of an earlier disk: %w", err)
 	}
@@ -324,9 +324,9 @@ func (m *Machine) preload(ctx context.Context, root string) error {
 		return err
 	}
 	c := m.Context
-	state := c.Layout.Numa("preload")
+	state := c.Layout.NUMA("preload")
 	socket := filepath.Join(state, "containerd.sock")
-	config := c.Layout.Numa("preload.toml")
+	config := c.Layout.NUMA("preload.toml")
 	content := fmt.Sprintf(`# Read by the containerd that imports the images of the NUMA machine.
 version = 3
 root = %q

@@ -63,7 +63,7 @@ type Record struct {
 // ErrNone says that there is no machine.
 var ErrNone = errors.New("there is no NUMA machine here: create one with `testbed numa up`")
 
-func recordFile(l layout.Layout) string { return l.Numa("machine.json") }
+func recordFile(l layout.Layout) string { return l.NUMA("machine.json") }
 
 // Load reads the record of the machine in the state folder.
 func Load(l layout.Layout) (Record, error) {
@@ -83,7 +83,7 @@ func Load(l layout.Layout) (Record, error) {
 
 // Save writes the record.
 func (r Record) Save(l layout.Layout) error {
-	if err := os.MkdirAll(l.Numa(""), 0o755); err != nil {
+	if err := os.MkdirAll(l.NUMA(""), 0o755); err != nil {
 		return fmt.Errorf("write the machine's record: %w", err)
 	}
 	data, err := json.MarshalIndent(r, "", "  ")
@@ -219,7 +219,7 @@ func (m *Machine) removeRoute(_ context.Context, c *action.Context) (string, err
 }
 
 func (m *Machine) removeFiles(_ context.Context, c *action.Context) (string, error) {
-	dir := c.Layout.Numa("")
+	dir := c.Layout.NUMA("")
 	if err := m.removeConsole(); err != nil {
 		return "", err
 	}
@@ -344,7 +344,7 @@ var errNotRunning = errors.New("the machine does not run: start it with `testbed
 
 // monitor connects to QEMU.
 func (m *Machine) monitor(ctx context.Context) (*qmp.Client, error) {
-	client, err := qmp.Dial(ctx, m.Context.Layout.Numa("qmp.sock"))
+	client, err := qmp.Dial(ctx, m.Context.Layout.NUMA("qmp.sock"))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) {
 		return nil, errNotRunning
 	}

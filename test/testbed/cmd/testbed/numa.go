@@ -28,31 +28,31 @@ func numa(o *testbed.Options) *cobra.Command {
 		Short: "A virtual machine with many NUMA nodes, as a second node of the cluster",
 	}
 	cmd.AddCommand(
-		simple(o, "packages", "Install the Debian packages that the machine needs", (*testbed.Testbed).InstallNumaPackages),
+		simple(o, "packages", "Install the Debian packages that the machine needs", (*testbed.Testbed).InstallNUMAPackages),
 		numaUp(o), numaStatus(o), numaExec(o),
-		device(o, "unplug", "Take a PCI device out of the machine", (*testbed.Testbed).NumaUnplug),
-		device(o, "plug", "Put an unplugged PCI device back", (*testbed.Testbed).NumaPlug),
-		simple(o, "reset", "Cut the machine's power, boot it again and wait until its node is Ready", (*testbed.Testbed).NumaReset),
-		simple(o, "down", "End the machine and remove its node from the cluster", (*testbed.Testbed).NumaDown),
+		device(o, "unplug", "Take a PCI device out of the machine", (*testbed.Testbed).NUMAUnplug),
+		device(o, "plug", "Put an unplugged PCI device back", (*testbed.Testbed).NUMAPlug),
+		simple(o, "reset", "Cut the machine's power, boot it again and wait until its node is Ready", (*testbed.Testbed).NUMAReset),
+		simple(o, "down", "End the machine and remove its node from the cluster", (*testbed.Testbed).NUMADown),
 	)
 	return cmd
 }
 
 func numaUp(o *testbed.Options) *cobra.Command {
-	var n testbed.NumaOptions
+	var n testbed.NUMAOptions
 	cmd := simple(o, "up", "Boot the machine, or repair it, or do nothing if its node is Ready", func(t *testbed.Testbed, ctx context.Context) error {
-		return t.NumaUp(ctx, n)
+		return t.NUMAUp(ctx, n)
 	})
 	f := cmd.Flags()
-	f.StringVar(&n.Layout, "layout", "", "shape of the machine: "+strings.Join(testbed.NumaLayouts(), " or ")+" (default "+testbed.NumaLayouts()[0]+")")
-	f.StringVar(&n.NodeName, "node-name", "", "name of its node (default "+testbed.DefaultNumaNode+")")
+	f.StringVar(&n.Layout, "layout", "", "shape of the machine: "+strings.Join(testbed.NUMALayouts(), " or ")+" (default "+testbed.NUMALayouts()[0]+")")
+	f.StringVar(&n.NodeName, "node-name", "", "name of its node (default "+testbed.DefaultNUMANode+")")
 	f.BoolVar(&o.WithoutTopolet, "without-topolet", false, "leave topolet and its image out, for a tree that does not compile")
 	return cmd
 }
 
 func numaStatus(o *testbed.Options) *cobra.Command {
 	return simple(o, "status", "Describe the machine as JSON; exit 1 unless its node is Ready", func(t *testbed.Testbed, ctx context.Context) error {
-		s, err := t.NumaStatus(ctx)
+		s, err := t.NUMAStatus(ctx)
 		if err != nil {
 			return err
 		}
@@ -86,7 +86,7 @@ func numaExec(o *testbed.Options) *cobra.Command {
 				}
 				command.Stdin = string(input)
 			}
-			result, err := t.NumaExec(cmd.Context(), command)
+			result, err := t.NUMAExec(cmd.Context(), command)
 			if err != nil {
 				return err
 			}

@@ -145,8 +145,8 @@ func (l Layout) PodResourcesSocket() string {
 // Images is the folder of image archives.
 func (l Layout) Images() string { return l.path("images") }
 
-// Numa is a file of the virtual machine.
-func (l Layout) Numa(name string) string { return l.path("numa", name) }
+// NUMA is a file of the virtual machine.
+func (l Layout) NUMA(name string) string { return l.path("numa", name) }
 
 // Topolet is for what topolet keeps.
 func (l Layout) Topolet() string { return l.path("topolet") }

@@ -31,6 +31,15 @@ type Forward struct {
 	To   int
 }
 
+// kernelArgs are the arguments of the guest's kernel.
+func (l Layout) kernelArgs() string {
+	args := "console=ttyS0 quiet mitigations=off nokaslr tsc=reliable clocksource=tsc cgroup_no_v1=all"
+	for i, cpu := range l.Isolated {
+		args += map[bool]string{true: " isolcpus=", false: ","}[i == 0] + strconv.Itoa(cpu)
+	}
+	return args
+}
+
 func (n Link) nth(i uint8) netip.Addr {
 	a := n.Prefix.Masked().Addr().As4()
 	a[3] += i
@@ -72,7 +81,7 @@ func Args(l Layout, b Boot) ([]string, error) {
 		"-chardev", "file,id=console,append=on,path=" + b.Console, "-serial", "chardev:console",
 		"-qmp", "unix:" + b.Control + ",server=on,wait=off",
 		"-kernel", b.Kernel, "-initrd", b.Initrd,
-		"-append", "console=ttyS0 quiet mitigations=off nokaslr tsc=reliable clocksource=tsc cgroup_no_v1=all",
+		"-append", l.kernelArgs(),
 		"-m", strconv.Itoa(l.Memory()) + "M",
 		"-smp", fmt.Sprintf("%d,sockets=%d,dies=%d,cores=%d,threads=%d", l.CPUCount(), l.Sockets, l.L3PerSocket, l.CoresPerL3, l.ThreadsPerCore),
 	}

@@ -21,6 +21,8 @@ type Layout struct {
 	// over the machine.
 	Sockets, L3PerSocket, CoresPerL3, ThreadsPerCore int
 	Nodes                                            []Node
+	// Isolated are CPUs that the guest's scheduler leaves alone (isolcpus).
+	Isolated []int
 	// Distances is the table of the distances between the nodes, as in sysfs.
 	Distances [][]int
 }
@@ -67,6 +69,7 @@ func Layouts() []Layout {
 				{L3: []int{5}, Memory: 512, Devices: []Device{{ID: "nvme3", Kind: NVMe}, {ID: "net3", Kind: Network}}},
 				{Memory: 512},
 			},
+			Isolated: []int{18, 19},
 			Distances: [][]int{
 				{10, 12, 21, 21, 17},
 				{12, 10, 21, 21, 19},
@@ -213,6 +216,11 @@ func (l Layout) Validate() error {
 	for group := range l.Sockets * l.L3PerSocket {
 		if _, ok := owner[group]; !ok {
 			fail("the L3 group %d belongs to no node", group)
+		}
+	}
+	for _, cpu := range l.Isolated {
+		if cpu < 1 || cpu >= l.CPUCount() {
+			fail("CPU %d cannot be isolated; CPUs 1 to %d can", cpu, l.CPUCount()-1)
 		}
 	}
 	errs = append(errs, l.validateDistances())

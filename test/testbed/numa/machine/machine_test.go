@@ -69,6 +69,20 @@ func TestNodesCoverEachCPUOnce(t *testing.T) {
 	}
 }
 
+func TestIsolatedCPUsAreAnArgumentOfTheKernel(t *testing.T) {
+	l, err := Find(DefaultLayout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := values(args(t, l), "-append"); len(got) != 1 || !strings.HasSuffix(got[0], " isolcpus=18,19") {
+		t.Errorf("arguments of the kernel: %q", got)
+	}
+	l.Isolated = nil
+	if got := values(args(t, l), "-append"); strings.Contains(got[0], "isolcpus") {
+		t.Errorf("without isolated CPUs: %q", got)
+	}
+}
+
 func TestMistakesInALayoutAreNamed(t *testing.T) {
 	valid := func() Layout {
 		return Layout{
@@ -86,6 +100,8 @@ func TestMistakesInALayoutAreNamed(t *testing.T) {
 		"does not exist":          func(l *Layout) { l.Nodes[1].L3 = []int{1, 2} },
 		"at least one socket":     func(l *Layout) { l.ThreadsPerCore = 0 },
 		"1 to 14":                 func(l *Layout) { l.Nodes = make([]Node, 15) },
+		"CPU 0 cannot":            func(l *Layout) { l.Isolated = []int{0} },
+		"CPU 2 cannot":            func(l *Layout) { l.Isolated = []int{1, 2} },
 		"has no memory":           func(l *Layout) { l.Nodes[0].Memory = 0 },
 		"at most 4096":            func(l *Layout) { l.Nodes[0].Memory = 5000 },
 		"two devices are called":  func(l *Layout) { l.Nodes[0].Devices = []Device{{"a", NVMe, 0}, {"a", NVMe, 0}} },
