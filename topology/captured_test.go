@@ -56,14 +56,16 @@ func functionFacts(m *topology.Machine) []string {
 func TestCapturedMachinesAreReadAsTheyWereLaidOut(t *testing.T) {
 	for _, tc := range []struct {
 		name               string
+		isolated           string
 		sockets, l3, cores string
 		nodes, functions   []string
 	}{
 		{
-			name:    "four-nodes",
-			sockets: "0-11 12-23",
-			l3:      "0-3 4-7 8-11 12-15 16-19 20-23",
-			cores:   "0-1 2-3 4-5 6-7 8-9 10-11 12-13 14-15 16-17 18-19 20-21 22-23",
+			name:     "four-nodes",
+			isolated: "18-19",
+			sockets:  "0-11 12-23",
+			l3:       "0-3 4-7 8-11 12-15 16-19 20-23",
+			cores:    "0-1 2-3 4-5 6-7 8-9 10-11 12-13 14-15 16-17 18-19 20-21 22-23",
 			nodes: []string{
 				"0: CPUs 0-7, distances [10 12 21 21 17]",
 				"1: CPUs 8-11, distances [12 10 21 21 19]",
@@ -113,6 +115,9 @@ func TestCapturedMachinesAreReadAsTheyWereLaidOut(t *testing.T) {
 				t.Fatal(err)
 			}
 			checkInvariants(t, m)
+			if got := m.Isolated.String(); got != tc.isolated {
+				t.Errorf("isolated CPUs %s, want %s", got, tc.isolated)
+			}
 			for _, part := range []struct{ name, want, got string }{
 				{"sockets", tc.sockets, sets(m.Sockets)},
 				{"L3 groups", tc.l3, sets(m.L3Groups)},
