@@ -167,8 +167,8 @@ func run(ctx context.Context, opts runOptions) error {
 	defer func() { <-served }()
 	defer cancel()
 
-	if err := kubelet.wait(ctx, cpuManagerInterval, notes); err != nil {
-		return nil //nolint:nilerr // the context has ended
+	if kubelet.wait(ctx, cpuManagerInterval, notes) != nil {
+		return nil // told to end meanwhile
 	}
 	background.Go(func() { runtime.Run(ctx) })
 	select {

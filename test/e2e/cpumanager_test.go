@@ -14,7 +14,7 @@ import (
 )
 
 func TestTopoletDoesNotStartBesideAStaticCPUManager(t *testing.T) {
-	before := claimable(t)
+	before := claimable(t.Context(), t)
 	file := filepath.Join(cluster.Var("TESTBED_STATE"), "config", "kubelet.yaml")
 	config, err := os.ReadFile(file)
 	if err != nil {
@@ -56,8 +56,8 @@ func TestTopoletDoesNotStartBesideAStaticCPUManager(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitDaemon(t, 0) // it has noticed by itself
-	if err := harness.Wait(t.Context(), startLimit, "the node to offer its CPUs again", func(context.Context) error {
-		if got := claimable(t); got != before {
+	if err := harness.Wait(t.Context(), startLimit, "the node to offer its CPUs again", func(ctx context.Context) error {
+		if got := claimable(ctx, t); got != before {
 			return fmt.Errorf("it offers %d", got)
 		}
 		return nil

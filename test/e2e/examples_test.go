@@ -25,7 +25,7 @@ const needsCPUs = "topolet.dev/needs-cpus"
 // exactly the CPUs that the example's comment promises. Those that need more
 // CPUs than this node can give run on a larger one, see TestLargeNode.
 func TestExamples(t *testing.T) {
-	n := claimable(t)
+	n := claimable(t.Context(), t)
 	for _, file := range exampleFiles(t) {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			pod := examplePod(t, file)

@@ -96,7 +96,7 @@ func lines(t *testing.T, namespace, pod string) []harness.Line {
 
 func TestAClaimThatDoesNotFitStaysPending(t *testing.T) {
 	ns := namespace(t)
-	n := claimable(t)
+	n := claimable(t.Context(), t)
 	failedBefore := failedPrepares(t)
 
 	claimFor(t, ns, "too-large", fmt.Sprint(n+1))

@@ -69,9 +69,9 @@ func granted(t *testing.T, namespace, claim string) topology.CPUSet {
 }
 
 // claimable returns how many CPUs the node publishes.
-func claimable(t *testing.T) int64 {
+func claimable(ctx context.Context, t *testing.T) int64 {
 	t.Helper()
-	slices, err := cluster.Client.ResourceV1().ResourceSlices().List(t.Context(), metav1.ListOptions{FieldSelector: "spec.driver=" + draplugin.DriverName})
+	slices, err := cluster.Client.ResourceV1().ResourceSlices().List(ctx, metav1.ListOptions{FieldSelector: "spec.driver=" + draplugin.DriverName})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,7 +44,7 @@ func TestNothingMovesWhenAPartRestarts(t *testing.T) {
 
 			claimFor(t, ns, "further", "1")
 			create(t, ns, podOf("further", "further"))
-			if claimable(t) > 1 {
+			if claimable(t.Context(), t) > 1 {
 				if got := running(t, ns, "further", "main").Allowed; got.Intersects(held) {
 					t.Errorf("a further claim got %s, of which %s are held", got, held)
 				}

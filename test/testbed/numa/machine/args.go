@@ -34,8 +34,8 @@ type Forward struct {
 // kernelArgs are the arguments of the guest's kernel.
 func (l Layout) kernelArgs() string {
 	args := "console=ttyS0 quiet mitigations=off nokaslr tsc=reliable clocksource=tsc cgroup_no_v1=all"
-	for i, cpu := range l.Isolated {
-		args += map[bool]string{true: " isolcpus=", false: ","}[i == 0] + strconv.Itoa(cpu)
+	if len(l.Isolated) > 0 {
+		args += " isolcpus=" + strings.ReplaceAll(strings.Trim(fmt.Sprint(l.Isolated), "[]"), " ", ",")
 	}
 	return args
 }
