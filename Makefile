@@ -131,6 +131,10 @@ testbed-build: packages ## Build Kubernetes, containerd and the rest into the us
 cluster-up: packages ## Create the one-node cluster, or repair it (CLUSTER_FLAGS=…).
 	@$(TESTBED) up $(CLUSTER_FLAGS)
 
+.PHONY: cluster-topolet
+cluster-topolet: cluster-up ## Install topolet on the cluster, as it is in this tree.
+	@go run ./test/install
+
 .PHONY: cluster-status
 cluster-status: $(TESTBED) ## Tell what runs of the cluster.
 	@$(TESTBED) status
