@@ -70,6 +70,7 @@ func (s *scheduler) refresh(t testing.TB, r *rig) {
 	t.Helper()
 	s.slices = nil
 	published := r.resources(r.ledger.Conflicts()).Pools[nodeName].Slices
+	keepTheRules(t, published, len(r.ledger.Inventory().Domains))
 	for i, slice := range published {
 		s.slices = append(s.slices, viaAPI(t, &resourceapi.ResourceSlice{
 			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("slice-%03d", i)},
