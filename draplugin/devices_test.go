@@ -264,7 +264,7 @@ func TestAMachineWithNothingToGivePublishesAnEmptyPool(t *testing.T) {
 	}
 }
 
-// Firmware has been seen to deal the threads of a core out over two nodes.
+// Its CPUs would be near one node by their name and near another in truth.
 func TestACoreAcrossNUMANodesIsInNoDevice(t *testing.T) {
 	const nodes = "sys/devices/system/node/"
 	tree := topologytest.FS(topologytest.Spec{NUMAPerSocket: 2, CoresPerL3: 2, Threads: 2}).
