@@ -31,6 +31,7 @@ test: test-unit test-deploy ## Everything that can run here; as root also on a r
 .PHONY: test-unit
 test-unit: ## Unit and property tests with the race detector; needs no root.
 	CGO_ENABLED=1 go test -race ./...
+	go test ./draplugin -run AnyMachine -machines 2000
 	go -C test/testbed test ./...
 
 .PHONY: test-e2e

@@ -10,8 +10,10 @@ import (
 	resourceapi "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/dynamic-resource-allocation/resourceslice"
 
 	"github.com/topolet/topolet/allocator"
+	"github.com/topolet/topolet/topology"
 	"github.com/topolet/topolet/topology/topologytest"
 )
 
@@ -125,34 +127,59 @@ func TestADeviceCountsTheFunctionsBesideItsCPUs(t *testing.T) {
 	}
 }
 
-// The rules of the API server, which refuses a slice that breaks one. Publishing
-// to a real API server is part of the end-to-end tests.
 func TestThePublishedSlicesKeepTheRulesOfTheAPI(t *testing.T) {
 	for name, spec := range machines {
 		t.Run(name, func(t *testing.T) {
-			published := newRig(t, spec).resources(nil).Pools[nodeName].Slices
-			if len(published) == 0 {
-				t.Fatal("nothing is published")
-			}
-			seen := map[string]bool{}
-			for _, slice := range published {
-				if n := len(slice.Devices); n > resourceapi.ResourceSliceMaxDevices {
-					t.Errorf("a slice has %d devices", n)
-				}
-				for _, d := range slice.Devices {
-					if seen[d.Name] {
-						t.Errorf("%s is published twice", d.Name)
-					}
-					seen[d.Name] = true
-					for _, problem := range breaches(d) {
-						t.Errorf("%s: %s", d.Name, problem)
-					}
-				}
-			}
-			if want := len(allocator.Domains(topologytest.New(spec), newRig(t, spec).reserved)); len(seen) != want {
-				t.Errorf("%d devices are published, want %d", len(seen), want)
-			}
+			r := newRig(t, spec)
+			keepTheRules(t, r.resources(nil).Pools[nodeName].Slices, len(allocator.Domains(r.machine, r.reserved)))
 		})
+	}
+}
+
+func TestATaintMakesTheSlicesSmaller(t *testing.T) {
+	spec := topologytest.Spec{NUMAPerSocket: resourceapi.ResourceSliceMaxDevices, CoresPerL3: 2}
+	r := newRig(t, spec)
+	r.mustPrepare(t, allocated("hit", cpus("numa-5", "1")))
+	spec.Offline = r.ledger.Grants()[0].CPUs().String()
+	if err := r.ledger.Replace(topologytest.New(spec)); err != nil {
+		t.Fatal(err)
+	}
+	published := r.resources(r.ledger.Conflicts()).Pools[nodeName].Slices
+	keepTheRules(t, published, resourceapi.ResourceSliceMaxDevices)
+	if len(published) != 2 || len(published[0].Devices[5].Taints) != 1 {
+		t.Errorf("%d slices, and the taints of the sixth device are %v", len(published), published[0].Devices[5].Taints)
+	}
+}
+
+// keepTheRules checks slices against the rules of the API server, which refuses
+// one that breaks any. Publishing to a real API server is part of the end-to-end
+// tests.
+func keepTheRules(t testing.TB, published []resourceslice.Slice, devices int) {
+	t.Helper()
+	if len(published) == 0 {
+		t.Fatal("nothing is published")
+	}
+	seen := map[string]bool{}
+	for _, slice := range published {
+		limit := resourceapi.ResourceSliceMaxDevices
+		for _, d := range slice.Devices {
+			if len(d.Taints) > 0 {
+				limit = resourceapi.ResourceSliceMaxDevicesWithAdvancedFeatures
+			}
+			if seen[d.Name] {
+				t.Errorf("%s is published twice", d.Name)
+			}
+			seen[d.Name] = true
+			for _, problem := range breaches(d) {
+				t.Errorf("%s: %s", d.Name, problem)
+			}
+		}
+		if n := len(slice.Devices); n > limit {
+			t.Errorf("a slice has %d devices, the API takes %d", n, limit)
+		}
+	}
+	if len(seen) != devices {
+		t.Errorf("%d devices are published, want %d", len(seen), devices)
 	}
 }
 
@@ -234,5 +261,22 @@ func TestAMachineWithNothingToGivePublishesAnEmptyPool(t *testing.T) {
 	published := newRig(t, topologytest.Spec{}).resources(nil).Pools[nodeName].Slices
 	if len(published) != 1 || len(published[0].Devices) != 0 {
 		t.Errorf("published %v, want one empty slice", published)
+	}
+}
+
+// Its CPUs would be near one node by their name and near another in truth.
+func TestACoreAcrossNUMANodesIsInNoDevice(t *testing.T) {
+	const nodes = "sys/devices/system/node/"
+	tree := topologytest.FS(topologytest.Spec{NUMAPerSocket: 2, CoresPerL3: 2, Threads: 2}).
+		File(nodes+"node0/cpulist", "0-1,4\n").
+		File(nodes+"node1/cpulist", "2-3,5-7\n")
+	m, err := topology.Discover(tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range newRigOn(t, m, topology.NewCPUSet(0, 4)).ledger.Inventory().Domains {
+		if d.Name != "numa-1" || d.CPUs.String() != "2-3,6-7" {
+			t.Errorf("%s has %s", d.Name, d.CPUs)
+		}
 	}
 }

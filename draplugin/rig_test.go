@@ -107,10 +107,15 @@ var twoNodes = topologytest.Spec{NUMAPerSocket: 2, CoresPerL3: 4, Threads: 2}
 
 func newRig(t testing.TB, spec topologytest.Spec) *rig {
 	t.Helper()
-	dir := t.TempDir()
 	m := topologytest.New(spec)
+	return newRigOn(t, m, allocator.DefaultReserved(m))
+}
+
+func newRigOn(t testing.TB, m *topology.Machine, reserved topology.CPUSet) *rig {
+	t.Helper()
+	dir := t.TempDir()
 	r := &rig{
-		machine: m, reserved: allocator.DefaultReserved(m), side: &side{}, notes: &notes{},
+		machine: m, reserved: reserved, side: &side{}, notes: &notes{},
 		store: &store{FileStore: allocator.FileStore{Path: filepath.Join(dir, "checkpoint.json")}}, cdiDir: filepath.Join(dir, "cdi"),
 	}
 	r.start(t)

@@ -2,17 +2,17 @@ package draplugin
 
 import (
 	"fmt"
-	"maps"
-	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	resourceapi "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/dynamic-resource-allocation/cel"
@@ -20,30 +20,57 @@ import (
 	"k8s.io/dynamic-resource-allocation/structured"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
-
-	"github.com/topolet/topolet/allocator"
-	"github.com/topolet/topolet/topology"
 )
 
+// implementations are those of the scheduler's allocator that know consumable
+// capacity. The scheduler takes the most stable one that has all features of the
+// cluster.
+var implementations = []struct {
+	name     string
+	features structured.Features
+	cache    *cel.Cache
+}{
+	{"*incubating.Allocator", structured.Features{
+		AdminAccess: true, ConsumableCapacity: true, DeviceTaints: true, PartitionableDevices: true,
+		PrioritizedList: true, DeviceBindingAndStatus: true,
+	}, cel.NewCache(10, cel.Features{EnableConsumableCapacity: true})},
+	{"*experimental.Allocator", structured.Features{
+		AdminAccess: true, ConsumableCapacity: true, DeviceTaints: true, PartitionableDevices: true,
+		PrioritizedList: true, DeviceBindingAndStatus: true, CompatibilityGroups: true, DerivedAttributes: true,
+		FractionalCapacityRange: true, ListTypeAttributes: true, OptionalNodeOperations: true,
+	}, cel.NewCache(10, cel.Features{EnableConsumableCapacity: true, EnableListTypeAttributes: true})},
+}
+
 // scheduler allocates claims as kube-scheduler does: with its allocator, from
-// the published slices and the DeviceClass of the Helm chart.
+// the published slices and the DeviceClasses of the Helm chart.
 type scheduler struct {
-	node   *corev1.Node
-	class  *resourceapi.DeviceClass
-	slices []*resourceapi.ResourceSlice
-	cache  *cel.Cache
-	claims map[types.UID]*resourceapi.ResourceClaim
+	node    *corev1.Node
+	classes []*resourceapi.DeviceClass
+	slices  []*resourceapi.ResourceSlice
+	claims  map[types.UID]*resourceapi.ResourceClaim
 }
 
 func newScheduler(t testing.TB, r *rig) *scheduler {
 	t.Helper()
-	s := &scheduler{
-		node:   &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}},
-		class:  chartClass(t),
-		cache:  cel.NewCache(10, cel.Features{EnableConsumableCapacity: true}),
-		claims: map[types.UID]*resourceapi.ResourceClaim{},
+	classes, err := chartClasses()
+	if err != nil {
+		t.Fatal(err)
 	}
-	published := r.resources(nil).Pools[nodeName].Slices
+	s := &scheduler{
+		node:    &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}},
+		classes: classes,
+		claims:  map[types.UID]*resourceapi.ResourceClaim{},
+	}
+	s.refresh(t, r)
+	return s
+}
+
+// refresh reads what the driver publishes at present.
+func (s *scheduler) refresh(t testing.TB, r *rig) {
+	t.Helper()
+	s.slices = nil
+	published := r.resources(r.ledger.Conflicts()).Pools[nodeName].Slices
+	keepTheRules(t, published, len(r.ledger.Inventory().Domains))
 	for i, slice := range published {
 		s.slices = append(s.slices, viaAPI(t, &resourceapi.ResourceSlice{
 			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("slice-%03d", i)},
@@ -53,44 +80,90 @@ func newScheduler(t testing.TB, r *rig) *scheduler {
 			},
 		}))
 	}
-	return s
 }
 
-// chartClass is the class that users name in their claims.
-func chartClass(t testing.TB) *resourceapi.DeviceClass {
-	t.Helper()
+// The classes that users name in their claims.
+const (
+	classCPUs     = "cpu.topolet.dev"
+	classIsolated = "cpu-isolated.topolet.dev"
+)
+
+// chartClasses reads them from the chart, once.
+var chartClasses = sync.OnceValues(func() ([]*resourceapi.DeviceClass, error) {
 	template, err := os.ReadFile("../deploy/helm/topolet/templates/deviceclass.yaml")
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	lines := strings.Split(string(template), "\n")
 	lines = slices.DeleteFunc(lines, func(line string) bool { return strings.Contains(line, "{{") })
-	class := &resourceapi.DeviceClass{}
-	if err := yaml.Unmarshal([]byte(strings.Join(lines, "\n")), class); err != nil {
-		t.Fatal(err)
+	var classes []*resourceapi.DeviceClass
+	for document := range strings.SplitSeq(strings.Join(lines, "\n"), "\n---\n") {
+		class := &resourceapi.DeviceClass{}
+		if err := yaml.UnmarshalStrict([]byte(document), class); err != nil {
+			return nil, err
+		}
+		if len(class.Spec.Selectors) != 1 {
+			return nil, fmt.Errorf("class %s has %d selectors", class.Name, len(class.Spec.Selectors))
+		}
+		classes = append(classes, class)
 	}
-	if len(class.Spec.Selectors) != 1 {
-		t.Fatalf("the chart's class has %d selectors", len(class.Spec.Selectors))
-	}
-	return class
-}
+	return classes, nil
+})
 
 // List implements [structured.DeviceClassLister].
-func (s *scheduler) List() ([]*resourceapi.DeviceClass, error) {
-	return []*resourceapi.DeviceClass{s.class}, nil
-}
+func (s *scheduler) List() ([]*resourceapi.DeviceClass, error) { return s.classes, nil }
 
 // Get implements [structured.DeviceClassLister].
 func (s *scheduler) Get(name string) (*resourceapi.DeviceClass, error) {
-	if name != s.class.Name {
-		return nil, fmt.Errorf("no class %s", name)
+	for _, class := range s.classes {
+		if class.Name == name {
+			return class, nil
+		}
 	}
-	return s.class, nil
+	return nil, fmt.Errorf("no class %s", name)
 }
 
-// allocate writes the claim's status if the claim fits.
+// allocate writes the claim's status if the claim fits. All implementations must
+// say the same.
 func (s *scheduler) allocate(t testing.TB, claim *resourceapi.ResourceClaim) bool {
 	t.Helper()
+	var first *resourceapi.AllocationResult
+	for i, by := range implementations {
+		a, err := structured.NewAllocator(t.Context(), by.features, s.allocated(), s, s.slices, by.cache)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprintf("%T", a); got != by.name {
+			t.Fatalf("the scheduler uses %s, want %s", got, by.name)
+		}
+		found, err := a.Allocate(t.Context(), s.node, []*resourceapi.ResourceClaim{claim})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var result *resourceapi.AllocationResult
+		if len(found) > 0 {
+			result = &found[0]
+		}
+		if i == 0 {
+			first = result
+		}
+		if got, want := summaryOf(result), summaryOf(first); got != want {
+			t.Fatalf("%s allocates %q, %s %q", by.name, got, implementations[0].name, want)
+		}
+	}
+	if first == nil {
+		return false
+	}
+	claim.Status = resourceapi.ResourceClaimStatus{
+		Allocation:  first,
+		ReservedFor: []resourceapi.ResourceClaimConsumerReference{{Resource: "pods", Name: "pod", UID: "pod-" + claim.UID}},
+	}
+	s.claims[claim.UID] = viaAPI(t, claim)
+	return true
+}
+
+// allocated is the scheduler's book of what is in use.
+func (s *scheduler) allocated() structured.AllocatedState {
 	state := structured.AllocatedState{
 		AllocatedDevices:         sets.New[structured.DeviceID](),
 		AllocatedSharedDeviceIDs: sets.New[structured.SharedDeviceID](),
@@ -103,203 +176,69 @@ func (s *scheduler) allocate(t testing.TB, claim *resourceapi.ResourceClaim) boo
 			state.AggregatedCapacity.Insert(structured.NewDeviceConsumedCapacity(device, result.ConsumedCapacity))
 		}
 	}
-	a, err := structured.NewAllocator(t.Context(), structured.Features{
-		AdminAccess: true, ConsumableCapacity: true, DeviceTaints: true, PartitionableDevices: true,
-		PrioritizedList: true, DeviceBindingAndStatus: true,
-	}, state, s, s.slices, s.cache)
-	if err != nil {
-		t.Fatal(err)
+	return state
+}
+
+// summaryOf is each request with what it got, or nothing for a refusal.
+func summaryOf(result *resourceapi.AllocationResult) string {
+	if result == nil {
+		return ""
 	}
-	found, err := a.Allocate(t.Context(), s.node, []*resourceapi.ResourceClaim{claim})
-	if err != nil {
-		t.Fatal(err)
+	words := []string{"allocated"}
+	for _, r := range result.Devices.Results {
+		consumed := r.ConsumedCapacity[CapacityCPUs]
+		words = append(words, r.Request+"="+r.Device+":"+consumed.String())
 	}
-	if len(found) == 0 {
-		return false
-	}
-	claim.Status = resourceapi.ResourceClaimStatus{
-		Allocation:  &found[0],
-		ReservedFor: []resourceapi.ResourceClaimConsumerReference{{Resource: "pods", Name: "pod", UID: "pod-" + claim.UID}},
-	}
-	s.claims[claim.UID] = viaAPI(t, claim)
-	return true
+	return strings.Join(words, " ")
 }
 
 // wish is what one request asks for.
 type wish struct {
-	cpus  int64 // 0: does not say
-	count int64
+	cpus     int64 // 0: does not say
+	count    int64
+	isolated bool
+	idle     bool // the siblings
+}
+
+func (w wish) class() string {
+	if w.isolated {
+		return classIsolated
+	}
+	return classCPUs
 }
 
 func asking(uid string, aligned bool, wishes ...wish) *resourceapi.ResourceClaim {
 	claim := &resourceapi.ResourceClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: uid, UID: types.UID(uid)}}
+	devices := &claim.Spec.Devices
 	for i, w := range wishes {
 		requests := map[resourceapi.QualifiedName]resource.Quantity{}
 		if w.cpus > 0 {
 			requests[CapacityCPUs] = *quantity(w.cpus)
 		}
-		claim.Spec.Devices.Requests = append(claim.Spec.Devices.Requests, resourceapi.DeviceRequest{
-			Name: fmt.Sprintf("r%d", i),
+		name := fmt.Sprintf("r%d", i)
+		devices.Requests = append(devices.Requests, resourceapi.DeviceRequest{
+			Name: name,
 			Exactly: &resourceapi.ExactDeviceRequest{
-				DeviceClassName: "cpu.topolet.dev", AllocationMode: resourceapi.DeviceAllocationModeExactCount, Count: w.count,
+				DeviceClassName: w.class(), AllocationMode: resourceapi.DeviceAllocationModeExactCount, Count: w.count,
 				Capacity: &resourceapi.CapacityRequirements{Requests: requests},
 			},
 		})
+		if w.idle {
+			devices.Config = append(devices.Config, resourceapi.DeviceClaimConfiguration{
+				Requests: []string{name},
+				DeviceConfiguration: resourceapi.DeviceConfiguration{Opaque: &resourceapi.OpaqueDeviceConfiguration{
+					Driver:     DriverName,
+					Parameters: runtime.RawExtension{Raw: []byte(`{"apiVersion":"topolet.dev/v1alpha1","kind":"CPUConfig","siblings":"Idle"}`)},
+				}},
+			})
+		}
 	}
 	if aligned {
-		claim.Spec.Devices.Constraints = []resourceapi.DeviceConstraint{{
+		devices.Constraints = []resourceapi.DeviceConstraint{{
 			MatchAttribute: ptr.To(resourceapi.FullyQualifiedName(deviceattribute.StandardDeviceAttributeNUMANode)),
 		}}
 	}
 	return claim
-}
-
-// What the scheduler admits never fails in Prepare, and what it refuses would
-// not have fitted.
-func TestWhatTheSchedulerAdmitsIsPrepared(t *testing.T) {
-	const sequences, steps = 25, 20
-	for _, name := range slices.Sorted(maps.Keys(machines)) {
-		if name == "many NUMA nodes" {
-			continue // the search for what does not fit grows with the power of the requests
-		}
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := newScheduler(t, newRig(t, machines[name]))
-			admitted, refused := 0, 0
-			for seed := range sequences {
-				r := newRig(t, machines[name])
-				s.claims = map[types.UID]*resourceapi.ResourceClaim{}
-				a, b := life(t, r, s, rand.New(rand.NewPCG(uint64(seed), 1)), steps) //nolint:gosec // small numbers
-				if t.Failed() {
-					t.Fatalf("in sequence %d", seed)
-				}
-				admitted, refused = admitted+a, refused+b
-			}
-			// A sequence that never meets a limit shows nothing.
-			if admitted < sequences || refused < sequences {
-				t.Errorf("%d claims admitted, %d refused: the test asks for the wrong things", admitted, refused)
-			}
-		})
-	}
-}
-
-// life lets claims come and go at random, and in the end lets all of them go.
-func life(t *testing.T, r *rig, s *scheduler, random *rand.Rand, steps int) (admitted, refused int) {
-	t.Helper()
-	largest := 0
-	for _, d := range r.ledger.Inventory().Domains {
-		largest = max(largest, d.CPUs.Size())
-	}
-	for step := range steps {
-		if random.IntN(3) == 0 && len(s.claims) > 0 {
-			uids := slices.Sorted(maps.Keys(s.claims))
-			uid := uids[random.IntN(len(uids))]
-			if err := r.unprepare(t, uid); err != nil {
-				t.Error(err)
-			}
-			delete(s.claims, uid)
-			continue
-		}
-		wishes := make([]wish, 1+random.IntN(3))
-		for i := range wishes {
-			wishes[i] = wish{cpus: int64(random.IntN(largest + 3)), count: 1}
-			if random.IntN(4) == 0 {
-				wishes[i].count = 2
-			}
-			if random.IntN(2) == 0 {
-				wishes[i].cpus = int64(1 + random.IntN(3))
-			}
-		}
-		// Without NUMA nodes no two devices are known to be on the same one.
-		aligned := random.IntN(2) == 0
-		claim := asking(fmt.Sprintf("claim-%d", step), aligned, wishes...)
-		if !s.allocate(t, claim) {
-			refused++
-			if len(wishes) == 1 && wishes[0].count == 1 && !aligned {
-				wouldNotFit(t, r, max(wishes[0].cpus, 1))
-			}
-			continue
-		}
-		admitted++
-		if result := r.prepare(t, s.claims[claim.UID]); result.Err != nil {
-			t.Errorf("the scheduler admitted what cannot be prepared: %v", result.Err)
-			return admitted, refused
-		}
-		sound(t, r, s)
-	}
-	for uid := range maps.Clone(s.claims) {
-		if err := r.unprepare(t, uid); err != nil {
-			t.Error(err)
-		}
-		delete(s.claims, uid)
-	}
-	// Nothing is lost: every device can be had as a whole.
-	for _, d := range r.ledger.Inventory().Domains {
-		if _, err := r.ledger.Grant(allocator.Claim{UID: allocator.ClaimUID(d.Name)},
-			[]allocator.Request{{Name: "all", Domain: d.Name, Count: d.CPUs.Size()}}); err != nil {
-			t.Errorf("in the end: %v", err)
-		}
-	}
-	return admitted, refused
-}
-
-// wouldNotFit checks a refusal against the free cores.
-func wouldNotFit(t *testing.T, r *rig, n int64) {
-	t.Helper()
-	free := r.machine.Online
-	for _, g := range r.ledger.Grants() {
-		free = free.Difference(g.CPUs())
-	}
-	for _, d := range r.ledger.Inventory().Domains {
-		threads := int64(d.ThreadsPerCore)
-		rounded := (n + threads - 1) / threads * threads
-		if int64(d.CPUs.IntersectionSize(free)) >= rounded {
-			t.Errorf("the scheduler refused %d CPUs, and %s has %s free", n, d.Name, d.CPUs.Intersection(free))
-		}
-	}
-}
-
-// sound checks the grants of all claims against what the scheduler allocated.
-func sound(t *testing.T, r *rig, s *scheduler) {
-	t.Helper()
-	grants := r.ledger.Grants()
-	if len(grants) != len(s.claims) {
-		t.Errorf("%d grants for %d claims", len(grants), len(s.claims))
-	}
-	domains := map[string]*allocator.Domain{}
-	for _, d := range r.ledger.Inventory().Domains {
-		domains[d.Name] = d
-	}
-	var taken topology.CPUSet
-	for _, g := range grants {
-		results := s.claims[types.UID(g.UID)].Status.Allocation.Devices.Results
-		if len(results) != len(g.Parts) {
-			t.Fatalf("claim %s has %d results and %d parts", g.UID, len(results), len(g.Parts))
-		}
-		for i, part := range g.Parts {
-			consumed := results[i].ConsumedCapacity[CapacityCPUs]
-			switch {
-			case int64(part.CPUs.Size()) != consumed.Value():
-				t.Errorf("claim %s got %s for %v CPUs", g.UID, part.CPUs, consumed.String())
-			case part.Domain != results[i].Device, !part.CPUs.IsSubsetOf(domains[part.Domain].CPUs):
-				t.Errorf("claim %s got %s of %s, allocated from %s", g.UID, part.CPUs, part.Domain, results[i].Device)
-			case part.CPUs.Intersects(taken), part.CPUs.Intersects(r.ledger.Pool()):
-				t.Errorf("claim %s got %s, which somebody else has too", g.UID, part.CPUs)
-			case !wholeCores(r.machine, part.CPUs):
-				t.Errorf("claim %s got %s, which splits a core", g.UID, part.CPUs)
-			}
-			taken = taken.Union(part.CPUs)
-		}
-	}
-}
-
-func wholeCores(m *topology.Machine, cpus topology.CPUSet) bool {
-	for _, core := range m.Cores {
-		if core.CPUs.Intersects(cpus) && !core.CPUs.IsSubsetOf(cpus) {
-			return false
-		}
-	}
-	return true
 }
 
 // Who takes all tenants has the device alone; who says nothing gets one core.
