@@ -17,6 +17,9 @@ type Conflict struct {
 	Part  Part
 	// Offline are those of the CPUs that are offline.
 	Offline topology.CPUSet
+	// Siblings are CPUs of the claim's cores that came online after it got its own:
+	// nobody gets them.
+	Siblings topology.CPUSet
 	Message string
 }
 
@@ -49,7 +52,7 @@ func (l *Ledger) Conflicts() []Conflict {
 
 // conflict compares a part of a grant with the domain that it came from.
 func (inv *Inventory) conflict(g Grant, p Part) (Conflict, bool) {
-	c := Conflict{Claim: g.Claim, Part: p, Offline: inv.offline(p.CPUs)}
+	c := Conflict{Claim: g.Claim, Part: p, Offline: inv.offline(p.CPUs), Siblings: inv.siblings(g.CPUs())}
 	lost := p.CPUs
 	if d, ok := inv.Domain(p.Domain); ok {
 		lost = lost.Difference(d.CPUs)
@@ -60,6 +63,8 @@ func (inv *Inventory) conflict(g Grant, p Part) (Conflict, bool) {
 		c.Message = fmt.Sprintf("%s, of which %s went offline: bring them back online, or delete the claim's pods", holds, c.Offline)
 	case !lost.IsEmpty():
 		c.Message = fmt.Sprintf("%s, of which %s no longer belong to device %s: delete its pods to release them", holds, lost, p.Domain)
+	case !c.Siblings.IsEmpty():
+		c.Message = fmt.Sprintf("%s, and %s of the same cores came online later: delete its pods to release them", holds, c.Siblings)
 	}
 	return c, c.Message != ""
 }

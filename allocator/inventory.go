@@ -20,6 +20,7 @@ type Inventory struct {
 
 func newInventory(m *topology.Machine, reserved topology.CPUSet) (*Inventory, error) {
 	shareable := m.Online.Difference(m.Isolated)
+	configured := reserved
 	reserved = reserved.Intersection(shareable)
 	if reserved.IsEmpty() {
 		return nil, fmt.Errorf("no reserved CPU is online and free of isolcpus: reserve at least one of %s, "+
@@ -27,7 +28,7 @@ func newInventory(m *topology.Machine, reserved topology.CPUSet) (*Inventory, er
 	}
 	inv := &Inventory{
 		Machine:   m,
-		Domains:   Domains(m, reserved),
+		Domains:   Domains(m, configured),
 		byName:    map[string]*Domain{},
 		shareable: shareable,
 		reserved:  reserved,
@@ -42,6 +43,18 @@ func newInventory(m *topology.Machine, reserved topology.CPUSet) (*Inventory, er
 func (inv *Inventory) Domain(name string) (*Domain, bool) {
 	d, ok := inv.byName[name]
 	return d, ok
+}
+
+// siblings are the other CPUs of the cores that the CPUs are on. There are some
+// after threads were switched on: a claim from before got what its cores were then.
+func (inv *Inventory) siblings(cpus topology.CPUSet) topology.CPUSet {
+	var all topology.CPUSet
+	for _, core := range inv.Machine.Cores {
+		if core.CPUs.Intersects(cpus) && !core.CPUs.IsSubsetOf(cpus) {
+			all = all.Union(core.CPUs)
+		}
+	}
+	return all.Difference(cpus).Difference(inv.reserved)
 }
 
 // online are those of the CPUs that can run something at present: nearly always

@@ -395,12 +395,14 @@ func (l *Ledger) Grants() []Grant {
 	return slices.SortedFunc(maps.Values(l.grants), func(a, b Grant) int { return cmp.Compare(a.UID, b.UID) })
 }
 
-// busy are the CPUs that nobody else may get.
+// busy are the CPUs that nobody else may get: a CPU is not one's own while somebody
+// else runs on its core.
 func (l *Ledger) busy() topology.CPUSet {
 	var busy topology.CPUSet
 	for _, g := range l.grants {
 		busy = busy.Union(g.CPUs())
 	}
+	busy = busy.Union(l.inventory.siblings(busy))
 	for _, c := range l.containers {
 		if l.isOrphan(c.Container) {
 			for _, d := range l.inventory.Domains {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/topolet/topolet/topology"
 	"github.com/topolet/topolet/topology/topologytest"
 )
 
@@ -84,5 +85,48 @@ func TestAMachineWithoutReservedCPUsIsNotTakenOver(t *testing.T) {
 	}
 	if diff := cmp.Diff(before.shareable.String(), l.Inventory().shareable.String()); diff != "" {
 		t.Errorf("-before +after:\n%s", diff)
+	}
+}
+
+func TestAThreadThatComesOnlineOnAClaimedCoreIsNobodys(t *testing.T) {
+	spec := topologytest.Spec{CoresPerL3: 4, Threads: 2}
+	on := topologytest.New(spec)
+	spec.Offline = "4-7" // one thread of each core
+	l, err := NewLedger(topologytest.New(spec), topology.NewCPUSet(0, 4), &memory{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	create(t, l, shared("a"))
+	grant(t, l, claim("x", "pod"), cpus(1, "numa-0"))
+	if err := l.Replace(on); err != nil {
+		t.Fatal(err)
+	}
+	if got := l.Pool().String(); got != "0,2-4,6-7" {
+		t.Errorf("the claim holds CPU 1, the pool is %s", got)
+	}
+	if got := l.Conflicts(); len(got) != 1 || got[0].Siblings.String() != "5" {
+		t.Errorf("conflicts: %+v", got)
+	}
+	if got := grant(t, l, claim("y"), cpus(4, "numa-0")).CPUs().String(); got != "2-3,6-7" {
+		t.Errorf("the next claim got %s", got)
+	}
+	if err := l.Release("x"); err != nil {
+		t.Fatal(err)
+	}
+	if got := l.Pool().String(); got != "0-1,4-5" {
+		t.Errorf("after the claim the pool is %s", got)
+	}
+}
+
+func TestACPUThatIsReservedAndIsolatedIsNotGivenAway(t *testing.T) {
+	m := topologytest.New(topologytest.Spec{CoresPerL3: 3, Isolated: "1"})
+	l, err := NewLedger(m, topology.NewCPUSet(0, 1), &memory{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range l.Inventory().Domains {
+		if d.CPUs.Contains(1) {
+			t.Errorf("%s offers it", d.Name)
+		}
 	}
 }

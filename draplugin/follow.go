@@ -12,6 +12,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/topolet/topolet/allocator"
+	"github.com/topolet/topolet/topology"
 )
 
 // retryInterval is how long after a claim's status could not be written the next
@@ -62,11 +63,30 @@ func (p *Plugin) follow(ctx context.Context, to publisher) error {
 	}
 }
 
+// withhold takes from a device's capacity what no claim can get and none has: the
+// siblings of CPUs that claims hold.
+func withhold(device *resourceapi.Device, d *allocator.Domain, conflicts []allocator.Conflict) {
+	var siblings topology.CPUSet
+	for _, c := range conflicts {
+		siblings = siblings.Union(c.Siblings)
+	}
+	for _, c := range conflicts {
+		siblings = siblings.Difference(c.Part.CPUs)
+	}
+	if n := d.CPUs.IntersectionSize(siblings); n > 0 {
+		// In whole cores, as the API wants it. Rounding up gives nobody a core more:
+		// what is consumed of the others is no whole core either.
+		cores := (d.CPUs.Size() - n + d.ThreadsPerCore - 1) / d.ThreadsPerCore
+		device.Capacity[CapacityCPUs] = capacity(int64(cores*d.ThreadsPerCore), int64(d.ThreadsPerCore))
+	}
+}
+
 // resources is the node's pool: all devices, in slices within the API's limit.
 func (p *Plugin) resources(conflicts []allocator.Conflict) resourceslice.DriverResources {
 	devices := Devices(p.ledger.Inventory())
 	limit := resourceapi.ResourceSliceMaxDevices
 	for i := range devices {
+		withhold(&devices[i], p.ledger.Inventory().Domains[i], conflicts)
 		devices[i].Taints = taints(devices[i].Name, conflicts)
 		if len(devices[i].Taints) > 0 {
 			limit = resourceapi.ResourceSliceMaxDevicesWithAdvancedFeatures

@@ -35,7 +35,7 @@ func randomMachine(random *rand.Rand) (topologytest.Spec, topology.CPUSet) {
 		m := topologytest.New(spec)
 		reserved := allocator.DefaultReserved(m)
 		if random.IntN(3) == 0 {
-			reserved = someCPUs(random, whole).Difference(isolated)
+			reserved = someCPUs(random, whole)
 		}
 		if !reserved.Intersects(m.Online) || len(allocator.Domains(m, reserved)) == 0 {
 			continue

@@ -111,7 +111,6 @@ type life struct {
 	random    *rand.Rand
 	spec      topologytest.Spec // with all CPUs online
 	complete  *topology.Machine // of that
-	changes   bool              // CPUs go offline and come back
 	granted   map[types.UID]string
 
 	admitted, refused, released, started, changed int
@@ -128,7 +127,6 @@ func newLife(t *testing.T, spec topologytest.Spec, reserved topology.CPUSet, ran
 		l.spec.Offline = ""
 		l.complete = topologytest.New(l.spec)
 	}
-	l.changes = l.hasCompleteCores(r.machine)
 	return l
 }
 
@@ -139,7 +137,7 @@ func (l *life) live(t *testing.T) {
 		switch n := l.random.IntN(10); {
 		case n == 0:
 			l.restart(t)
-		case n == 1 && l.changes:
+		case n == 1:
 			l.replug(t)
 		case n < 5 && len(l.scheduler.claims) > 0:
 			uids := slices.Sorted(maps.Keys(l.scheduler.claims))
@@ -272,6 +270,8 @@ func (l *life) wouldNotFit(t *testing.T, w wish) {
 			booked[part.Domain] += part.Count
 		}
 	}
+	taken := l.rig.machine.Online.Difference(free)
+	free = free.Difference(l.siblings(taken))
 	for _, d := range l.rig.ledger.Inventory().Domains {
 		threads := d.ThreadsPerCore
 		rounded := (max(int(w.cpus), 1) + threads - 1) / threads * threads
@@ -327,9 +327,7 @@ func (l *life) replug(t *testing.T) {
 	}
 	spec := l.spec
 	spec.Offline = offline.String()
-	if m := topologytest.New(spec); l.hasCompleteCores(m) {
-		l.replace(t, m)
-	}
+	l.replace(t, topologytest.New(spec))
 }
 
 func (l *life) replace(t *testing.T, m *topology.Machine) {
@@ -340,22 +338,6 @@ func (l *life) replace(t *testing.T, m *topology.Machine) {
 	l.rig.machine = m
 	l.scheduler.refresh(t, l.rig)
 	l.changed++
-}
-
-// hasCompleteCores reports whether all cores that the machine has to give are
-// such as they are with all CPUs online. Where a whole node has lost threads,
-// claims get what is left of its cores, and hold parts of cores when the threads
-// come back.
-func (l *life) hasCompleteCores(m *topology.Machine) bool {
-	complete := allocator.Domains(l.complete, l.rig.reserved)
-	for _, d := range allocator.Domains(m, l.rig.reserved) {
-		if !slices.ContainsFunc(complete, func(c *allocator.Domain) bool {
-			return c.Name == d.Name && c.ThreadsPerCore == d.ThreadsPerCore && d.CPUs.IsSubsetOf(c.CPUs)
-		}) {
-			return false
-		}
-	}
-	return true
 }
 
 // sound checks that everybody has what he got, and nobody the same as another.
@@ -378,7 +360,7 @@ func (l *life) sound(t *testing.T) {
 		}
 	}
 	m := l.rig.machine
-	if want, got := m.Online.Difference(m.Isolated).Difference(taken), l.rig.ledger.Pool(); !got.Equals(want) {
+	if want, got := m.Online.Difference(m.Isolated).Difference(taken).Difference(l.siblings(taken)), l.rig.ledger.Pool(); !got.Equals(want) {
 		t.Errorf("the pool is %s, and nobody has %s", got, want)
 	}
 }
@@ -387,9 +369,7 @@ func (l *life) sound(t *testing.T) {
 // as a whole: nothing is lost.
 func (l *life) end(t *testing.T) {
 	t.Helper()
-	if l.changes {
-		l.replace(t, l.complete)
-	}
+	l.replace(t, l.complete)
 	for _, uid := range slices.Sorted(maps.Keys(l.scheduler.claims)) {
 		l.release(t, uid)
 	}
@@ -419,4 +399,15 @@ func asJSON(t *testing.T, of any) string {
 		t.Fatal(err)
 	}
 	return string(data)
+}
+
+// siblings are the CPUs beside these on their cores: nobody may have them.
+func (l *life) siblings(cpus topology.CPUSet) topology.CPUSet {
+	var all topology.CPUSet
+	for _, c := range l.rig.machine.Cores {
+		if c.CPUs.Intersects(cpus) {
+			all = all.Union(c.CPUs)
+		}
+	}
+	return all.Difference(cpus).Difference(l.rig.reserved)
 }
