@@ -2,6 +2,7 @@ package allocator
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/topolet/topolet/topology"
 )
@@ -33,10 +34,11 @@ func (e *CountError) Error() string {
 }
 
 // Choose returns n CPUs out of the domain's free ones, as whole cores. The
-// objective, in this order: never half a core; fewest L3 groups; the L3 group,
-// then the cluster, whose free cores are left the fewest (best fit); lowest CPU
-// numbers. The same arguments always give the same CPUs. The cost is linear in
-// the domain's cores.
+// objective, in this order: never half a core; fewest sockets, NUMA nodes, L3
+// groups and clusters, the larger before the smaller; of the parts that are
+// divided equally little, the one whose free cores are left the fewest (best fit);
+// lowest CPU numbers. The same arguments always give the same CPUs. The cost is
+// linear in the domain's cores for each part that it takes.
 //
 // The error is a [*CountError] or an [*InsufficientError].
 func (d *Domain) Choose(free topology.CPUSet, n int) (topology.CPUSet, error) {
@@ -91,21 +93,20 @@ type picker struct {
 }
 
 // take collects need cores out of the groups, which hold at least as many. The
-// largest groups first is what makes their number smallest; the last, partial
-// one is the tightest that still fits.
+// largest groups first is what makes their number smallest. Of those that hold all
+// that is needed, the one is taken that is divided the least for it, and then the
+// tightest.
 func (p *picker) take(groups []group, need int) {
 	for need > 0 {
-		best, bestCount := group{}, 0
+		best, bestCount, bestParts := group{}, 0, 0
 		for _, g := range groups {
 			count := p.count(g)
-			fits, bestFits := count >= need, bestCount >= need
-			switch {
-			case count == 0:
-			case bestCount == 0,
-				fits && !bestFits,
-				fits && bestFits && count < bestCount,
-				!fits && !bestFits && count > bestCount:
-				best, bestCount = g, count
+			if count == 0 {
+				continue
+			}
+			parts := p.parts(g, min(need, count))
+			if bestCount == 0 || better(need, count, parts, bestCount, bestParts) {
+				best, bestCount, bestParts = g, count, parts
 			}
 		}
 		part := min(need, bestCount)
@@ -116,6 +117,40 @@ func (p *picker) take(groups []group, need int) {
 		}
 		need -= part
 	}
+}
+
+// better reports whether a group with so many free cores, in so many parts, is
+// taken rather than the best one so far.
+func better(need, count, parts, bestCount, bestParts int) bool {
+	fits, bestFits := count >= need, bestCount >= need
+	switch {
+	case fits != bestFits:
+		return fits
+	case !fits:
+		return count > bestCount
+	case parts != bestParts:
+		return parts < bestParts
+	}
+	return count < bestCount
+}
+
+// parts is how many of the groups inside of g it takes at least to get need cores.
+func (p *picker) parts(g group, need int) int {
+	if len(g.inner) == 0 {
+		return 1
+	}
+	var room [32]int // on the stack: most machines have fewer
+	counts := room[:0]
+	for _, inner := range g.inner {
+		counts = append(counts, p.count(inner))
+	}
+	slices.Sort(counts)
+	n := 0
+	for need > 0 {
+		n++
+		need -= counts[len(counts)-n]
+	}
+	return n
 }
 
 func (p *picker) takeCores(g group, need int) {

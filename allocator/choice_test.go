@@ -2,6 +2,7 @@ package allocator
 
 import (
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -96,10 +97,12 @@ func checkChoices(t *testing.T, rng *rand.Rand, spec topologytest.Spec) {
 		n := d.ThreadsPerCore * (1 + rng.IntN(len(d.cores)))
 
 		got, err := d.Choose(free, n)
-		perGroup := freeCoresPerL3(m, free)
+		perGroup := freeCores(m, free)
 		available := 0
-		for _, cores := range perGroup {
-			available += cores
+		for _, clusters := range perGroup {
+			for _, cores := range clusters {
+				available += cores
+			}
 		}
 		if need := n / d.ThreadsPerCore; need > available {
 			var want *InsufficientError
@@ -126,45 +129,64 @@ func checkChoices(t *testing.T, rng *rand.Rand, spec topologytest.Spec) {
 	}
 }
 
-// checkGroups demands the smallest possible number of L3 groups, and the
-// tightest group where one suffices.
-func checkGroups(t *testing.T, m *topology.Machine, perGroup map[int]int, got topology.CPUSet, need int) {
+// checkGroups demands the smallest possible number of L3 groups, and where one
+// suffices, one that needs the fewest clusters, and of these the tightest.
+func checkGroups(t *testing.T, m *topology.Machine, perGroup map[int]map[int]int, got topology.CPUSet, need int) {
 	t.Helper()
-	counts := make([]int, 0, len(perGroup))
-	tightest := 0
-	for _, cores := range perGroup {
-		counts = append(counts, cores)
-		if cores >= need && (tightest == 0 || cores < tightest) {
-			tightest = cores
+	type score struct{ clusters, left int }
+	var best *score
+	scores := map[int]score{}
+	sums := map[int]int{}
+	for l3, clusters := range perGroup {
+		for _, cores := range clusters {
+			sums[l3] += cores
 		}
-	}
-	slices.SortFunc(counts, func(a, b int) int { return b - a })
-	fewest := 0
-	for sum := 0; sum < need; fewest++ {
-		sum += counts[fewest]
+		if sums[l3] < need {
+			continue
+		}
+		s := score{fewest(clusters, need), sums[l3] - need}
+		scores[l3] = s
+		if best == nil || s.clusters < best.clusters || s.clusters == best.clusters && s.left < best.left {
+			best = &s
+		}
 	}
 	used := map[int]bool{}
 	for id := range got.All() {
 		cpu, _ := m.CPU(id)
 		used[cpu.L3] = true
 	}
-	if len(used) != fewest {
-		t.Fatalf("%d cores of %v over %d L3 groups: %d would do", need, perGroup, len(used), fewest)
+	if want := fewest(sums, need); len(used) != want {
+		t.Fatalf("%d cores of %v over %d L3 groups: %d would do", need, perGroup, len(used), want)
 	}
 	for l3 := range used {
-		if fewest == 1 && perGroup[l3] != tightest {
-			t.Fatalf("%d cores of %v from L3 group %d: one with %d fits better", need, perGroup, l3, tightest)
+		if best != nil && scores[l3] != *best {
+			t.Fatalf("%d cores of %v from L3 group %d, %+v: there is %+v", need, perGroup, l3, scores[l3], *best)
 		}
 	}
 }
 
-func freeCoresPerL3(m *topology.Machine, free topology.CPUSet) map[int]int {
-	found := map[int]int{}
+// fewest is how many of the groups it takes to have so many cores.
+func fewest(free map[int]int, need int) int {
+	counts := slices.SortedFunc(maps.Values(free), func(a, b int) int { return b - a })
+	n := 0
+	for sum := 0; sum < need; n++ {
+		sum += counts[n]
+	}
+	return n
+}
+
+// freeCores counts the free cores of each cluster of each L3 group.
+func freeCores(m *topology.Machine, free topology.CPUSet) map[int]map[int]int {
+	found := map[int]map[int]int{}
 	for _, core := range m.Cores {
-		if core.CPUs.IsSubsetOf(free) {
-			cpu, _ := m.CPU(core.CPUs.First())
-			found[cpu.L3]++
+		if !core.CPUs.IsSubsetOf(free) {
+			continue
 		}
+		cpu, _ := m.CPU(core.CPUs.First())
+		if found[cpu.L3] == nil {
+			found[cpu.L3] = map[int]int{}
+		}
+		found[cpu.L3][cpu.Cluster]++
 	}
 	return found
 }

@@ -20,7 +20,7 @@ type Conflict struct {
 	// Siblings are CPUs of the claim's cores that came online after it got its own:
 	// nobody gets them.
 	Siblings topology.CPUSet
-	Message string
+	Message  string
 }
 
 // Conflicts returns the grants that lie outside the domain they came from, the

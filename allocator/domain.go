@@ -3,22 +3,42 @@ package allocator
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/topolet/topolet/topology"
 )
 
+// Level is the size of the part of the machine that a [Domain] is.
+type Level string
+
+// The levels. Every machine is divided into NUMA nodes; the others come beside
+// them where they are asked for.
+const (
+	// NUMALevel is the CPUs of one NUMA node.
+	NUMALevel Level = "numa"
+	// L3Level is the CPUs of one L3 group.
+	L3Level Level = "l3"
+	// SocketLevel is the CPUs of one socket.
+	SocketLevel Level = "socket"
+	// MachineLevel is all CPUs.
+	MachineLevel Level = "machine"
+)
+
 // Domain is a part of the machine out of which claims are served: the cores of
-// one type on one NUMA node. Publication and lookup both use [Domains], so what
-// the scheduler sees and what a claim is served from are the same thing.
+// one type in one NUMA node, or in what another [Level] says. Publication and
+// lookup both use [Domains], so what the scheduler sees and what a claim is served
+// from are the same thing.
 //
 // A Domain never changes and is safe for concurrent use.
 type Domain struct {
 	// Name is unique on the machine and the same after every restart:
-	// "numa-0", "numa-0-efficiency".
-	Name string
-	// NUMANode is the kernel's number, or topology.None on a kernel without NUMA.
-	NUMANode int
+	// "numa-0", "numa-0-efficiency", "l3-3".
+	Name  string
+	Level Level
+	// NUMANodes are the NUMA nodes of the domain's CPUs by the kernel's numbers, in
+	// ascending order; none on a kernel without NUMA.
+	NUMANodes []int
 	// Socket is the index of the socket that all the domain's CPUs share, or
 	// topology.None if the machine does not tell or they span several.
 	Socket int
@@ -34,19 +54,46 @@ type Domain struct {
 	// offline CPUs.
 	CPUs topology.CPUSet
 	// MemoryNodes are the NUMA nodes, by the kernel's numbers, whose memory is
-	// nearest to the CPUs: the domain's own, or others where that has none. Empty
+	// nearest to the CPUs: the domain's own, or others where those have none. Empty
 	// on a kernel without NUMA.
 	MemoryNodes []int
+	// Units are what the domain has in common with domains of other levels: two
+	// domains have a CPU in common if and only if they have a unit in common.
+	Units []Unit
 
 	cores  []core
 	groups []group
 }
 
+// Unit is the CPUs of one type that one L3 group has on one NUMA node.
+type Unit struct {
+	// Name is unique on the machine: "numa-0-l3-3".
+	Name string
+	// Socket is the index of the unit's socket, or topology.None.
+	Socket int
+}
+
+// NUMANode is the kernel's number of the one NUMA node that the domain's CPUs are
+// on, or topology.None.
+func (d *Domain) NUMANode() int {
+	if len(d.NUMANodes) != 1 {
+		return topology.None
+	}
+	return d.NUMANodes[0]
+}
+
 // core is one whole core of a domain.
 type core struct {
 	cpus []int
-	l3   int
-	clus int
+	kind kind
+	// The parts of the machine that the core is in; topology.None is unknown.
+	socket, node, l3, clus int
+}
+
+// kind is what all cores of a domain have in common beside their place.
+type kind struct {
+	coreType topology.CoreType
+	isolated bool
 }
 
 // group is a run of cores that share something, with the runs inside it. It
@@ -56,47 +103,100 @@ type group struct {
 	inner    []group
 }
 
-// Domains divides the machine into domains, ordered by NUMA node, then by core
-// type with the fastest first, then with the isolated ones last. Cores that touch
+// Domains divides the machine into the domains of its NUMA nodes, ordered by node,
+// then by core type with the fastest first, then with the isolated ones last; and
+// after them, in the same way, into those of each further level. Cores that touch
 // the reserved set, that are isolated in part, that miss a thread, that straddle
 // NUMA nodes or that no NUMA node names are in no domain; those of their CPUs that
 // are not isolated stay in the shared pool. A domain without cores is not
 // returned.
-func Domains(m *topology.Machine, reserved topology.CPUSet) []*Domain {
+func Domains(m *topology.Machine, reserved topology.CPUSet, further ...Level) []*Domain {
+	cores := domainCores(m, reserved)
+	var domains []*Domain
+	for _, level := range append([]Level{NUMALevel}, further...) {
+		domains = append(domains, level.domains(m, cores)...)
+	}
+	return domains
+}
+
+// domainCores are the cores that domains consist of.
+func domainCores(m *topology.Machine, reserved topology.CPUSet) []core {
+	return slices.DeleteFunc(wholeCores(m), func(c core) bool {
+		nodeless := c.node == topology.None && len(m.NUMANodes) > 0
+		return nodeless || touches(c, reserved) || straddles(m, c)
+	})
+}
+
+// part is the number of the level's part that a core is in, or topology.None.
+func (l Level) part(c core) int {
+	switch l {
+	case L3Level:
+		return c.l3
+	case SocketLevel:
+		return c.socket
+	case MachineLevel:
+		return 0
+	}
+	return max(c.node, 0) // without NUMA the machine is one node
+}
+
+// domains are those of one level.
+func (l Level) domains(m *topology.Machine, cores []core) []*Domain {
 	type key struct {
-		node     int
-		kind     topology.CoreType
-		isolated bool
+		part int
+		kind kind
 	}
 	found := map[key][]core{}
-	for _, c := range wholeCores(m) {
-		cpu, _ := m.CPU(c.cpus[0])
-		if nodeless := cpu.NUMANode == topology.None && len(m.NUMANodes) > 0; nodeless || touches(c, reserved) || straddles(m, c, cpu) {
+	faster := map[int]bool{} // parts that have performance cores
+	for _, c := range cores {
+		part := l.part(c)
+		if part == topology.None {
 			continue
 		}
-		k := key{cpu.NUMANode, cpu.CoreType, m.Isolated.Contains(cpu.ID)}
-		found[k] = append(found[k], c)
+		found[key{part, c.kind}] = append(found[key{part, c.kind}], c)
+		faster[part] = faster[part] || c.kind.coreType == topology.Performance
 	}
-
-	domains := make([]*Domain, 0, len(found))
-	for k, cores := range found {
-		d := newDomain(m, k.node, k.kind, cores)
-		d.Isolated = k.isolated
-		faster := len(found[key{k.node, topology.Performance, false}])+len(found[key{k.node, topology.Performance, true}]) > 0
-		d.Name = domainName(k.node, k.kind, faster)
-		if k.isolated {
+	keys := slices.SortedFunc(maps.Keys(found), func(a, b key) int {
+		return cmp.Or(
+			cmp.Compare(a.part, b.part),
+			cmp.Compare(kindOrder(a.kind.coreType), kindOrder(b.kind.coreType)),
+			compareBools(a.kind.isolated, b.kind.isolated),
+		)
+	})
+	domains := make([]*Domain, 0, len(keys))
+	for _, k := range keys {
+		d := newDomain(m, l, found[k])
+		d.Name = l.partName(m, k.part) + kindSuffix(k.kind.coreType, faster[k.part])
+		if d.Isolated {
 			d.Name += "-isolated"
 		}
 		domains = append(domains, d)
 	}
-	slices.SortFunc(domains, func(a, b *Domain) int {
-		return cmp.Or(
-			cmp.Compare(a.NUMANode, b.NUMANode),
-			cmp.Compare(kindOrder(a.CoreType), kindOrder(b.CoreType)),
-			compareBools(a.Isolated, b.Isolated),
-		)
-	})
 	return domains
+}
+
+// partName names a part of the machine. The kernel's own numbers of L3 groups are
+// preferred: ours change when a whole group goes offline.
+func (l Level) partName(m *topology.Machine, part int) string {
+	switch {
+	case l == MachineLevel:
+		return string(l)
+	case l == L3Level && numbered(m.L3Groups):
+		part = m.L3Groups[part].KernelID
+	}
+	return fmt.Sprintf("%s-%d", l, part)
+}
+
+// numbered reports whether each group has a number of the kernel's to itself.
+func numbered(groups []topology.Group) bool {
+	seen := map[int]bool{topology.None: true}
+	for _, g := range groups {
+		if seen[g.KernelID] {
+			return false
+		}
+		seen[g.KernelID] = true
+	}
+	return true
 }
 
 // DefaultReserved returns the CPUs that stay in the shared pool when nobody
@@ -118,7 +218,10 @@ func DefaultReserved(m *topology.Machine) topology.CPUSet {
 func wholeCores(m *topology.Machine) []core {
 	cores := make([]core, 0, len(m.Cores))
 	for _, cpu := range m.CPUs {
-		c := core{l3: cpu.L3, clus: cpu.Cluster}
+		c := core{
+			kind:   kind{cpu.CoreType, m.Isolated.Contains(cpu.ID)},
+			socket: cpu.Socket, node: cpu.NUMANode, l3: cpu.L3, clus: cpu.Cluster,
+		}
 		if cpu.Core == topology.None {
 			c.cpus = []int{cpu.ID}
 		} else {
@@ -138,11 +241,10 @@ func touches(c core, set topology.CPUSet) bool {
 
 // straddles reports whether the core's CPUs disagree about NUMA node, type or
 // isolation.
-func straddles(m *topology.Machine, c core, first topology.CPU) bool {
+func straddles(m *topology.Machine, c core) bool {
 	return slices.ContainsFunc(c.cpus, func(id int) bool {
 		cpu, ok := m.CPU(id)
-		return !ok || cpu.NUMANode != first.NUMANode || cpu.CoreType != first.CoreType ||
-			m.Isolated.Contains(id) != m.Isolated.Contains(first.ID)
+		return !ok || cpu.NUMANode != c.node || kind{cpu.CoreType, m.Isolated.Contains(id)} != c.kind
 	})
 }
 
@@ -156,35 +258,90 @@ func compareBools(a, b bool) int {
 	return 1
 }
 
-func newDomain(m *topology.Machine, node int, kind topology.CoreType, cores []core) *Domain {
+// newDomain makes a domain of cores of one kind.
+func newDomain(m *topology.Machine, level Level, cores []core) *Domain {
 	threads := 0
 	for _, c := range cores {
 		threads = max(threads, len(c.cpus))
 	}
 	// A core with a thread offline would make counts that cannot be placed.
 	cores = slices.DeleteFunc(cores, func(c core) bool { return len(c.cpus) != threads })
+	// What is nearest together stands together, at every scale.
+	scales := []func(core) int{
+		func(c core) int { return c.socket },
+		func(c core) int { return c.node },
+		func(c core) int { return c.l3 },
+		func(c core) int { return c.clus },
+	}
 	slices.SortFunc(cores, func(a, b core) int {
-		return cmp.Or(cmp.Compare(a.l3, b.l3), cmp.Compare(a.clus, b.clus), cmp.Compare(a.cpus[0], b.cpus[0]))
+		for _, scale := range scales {
+			if order := cmp.Compare(scale(a), scale(b)); order != 0 {
+				return order
+			}
+		}
+		return cmp.Compare(a.cpus[0], b.cpus[0])
 	})
 
 	d := &Domain{
-		NUMANode:       node,
-		CoreType:       kind,
+		Level:          level,
+		Socket:         cores[0].socket,
+		CoreType:       cores[0].kind.coreType,
 		ThreadsPerCore: threads,
+		Isolated:       cores[0].kind.isolated,
 		cores:          cores,
 	}
 	ids := make([]int, 0, len(cores)*threads)
 	for _, c := range cores {
 		ids = append(ids, c.cpus...)
+		if c.socket != d.Socket {
+			d.Socket = topology.None
+		}
+		if c.node != topology.None {
+			d.NUMANodes = append(d.NUMANodes, c.node)
+			d.MemoryNodes = append(d.MemoryNodes, memoryNodes(m, c.node)...)
+		}
+		if u := unitOf(c); !slices.Contains(d.Units, u) {
+			d.Units = append(d.Units, u)
+		}
 	}
 	d.CPUs = topology.NewCPUSet(ids...)
-	d.Socket = commonSocket(m, ids)
-	d.MemoryNodes = memoryNodes(m, node)
-	d.groups = runs(cores, 0, len(cores), func(c core) int { return c.l3 })
-	for i, g := range d.groups {
-		d.groups[i].inner = runs(cores, g.from, g.to, func(c core) int { return c.clus })
-	}
+	d.NUMANodes, d.MemoryNodes = sortedSet(d.NUMANodes), sortedSet(d.MemoryNodes)
+	d.groups = nested(cores, 0, len(cores), scales)
 	return d
+}
+
+// unitOf is the unit that a core belongs to.
+func unitOf(c core) Unit {
+	name := fmt.Sprintf("numa-%d", max(c.node, 0))
+	if c.l3 != topology.None {
+		name += fmt.Sprintf("-l3-%d", c.l3)
+	}
+	name += "-" + string(c.kind.coreType)
+	if c.kind.isolated {
+		name += "-isolated"
+	}
+	return Unit{Name: name, Socket: c.socket}
+}
+
+func sortedSet(list []int) []int {
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// nested divides cores[from:to] into runs of the first scale, and these into runs
+// of the next. A scale that divides nothing is left out.
+func nested(cores []core, from, to int, scales []func(core) int) []group {
+	if len(scales) == 0 {
+		return nil
+	}
+	groups := runs(cores, from, to, scales[0])
+	if len(groups) == 1 && len(scales) > 1 {
+		return nested(cores, from, to, scales[1:])
+	}
+	for i, g := range groups {
+		groups[i].inner = nested(cores, g.from, g.to, scales[1:])
+	}
+	return groups
 }
 
 // runs divides cores[from:to] where the label changes.
@@ -219,30 +376,15 @@ func memoryNodes(m *topology.Machine, node int) []int {
 	return nearest
 }
 
-func commonSocket(m *topology.Machine, ids []int) int {
-	socket := topology.None
-	for i, id := range ids {
-		cpu, _ := m.CPU(id)
-		if i == 0 {
-			socket = cpu.Socket
-		}
-		if cpu.Socket != socket {
-			return topology.None
-		}
+// kindSuffix tells the kinds of cores of a part apart. The fastest kind has none; a
+// machine with three kinds has standard cores beside faster ones.
+func kindSuffix(t topology.CoreType, faster bool) string {
+	if t == topology.Efficiency || t == topology.Standard && faster {
+		return "-" + string(t)
 	}
-	return socket
+	return ""
 }
 
-// domainName tells the kinds of cores of a node apart. The fastest kind has the
-// plain name; a machine with three kinds has standard cores beside faster ones.
-func domainName(node int, kind topology.CoreType, faster bool) string {
-	name := fmt.Sprintf("numa-%d", max(node, 0))
-	if kind == topology.Efficiency || kind == topology.Standard && faster {
-		name += "-" + string(kind)
-	}
-	return name
-}
-
-func kindOrder(kind topology.CoreType) int {
-	return slices.Index([]topology.CoreType{topology.Performance, topology.Standard, topology.Efficiency}, kind)
+func kindOrder(t topology.CoreType) int {
+	return slices.Index([]topology.CoreType{topology.Performance, topology.Standard, topology.Efficiency}, t)
 }

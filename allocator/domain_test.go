@@ -105,7 +105,7 @@ func TestDomains(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var got []summary
 			for _, d := range Domains(topologytest.New(test.machine), set(t, test.reserved)) {
-				got = append(got, summary{d.Name, d.NUMANode, d.Socket, d.CoreType, d.ThreadsPerCore, d.CPUs.String()})
+				got = append(got, summary{d.Name, d.NUMANode(), d.Socket, d.CoreType, d.ThreadsPerCore, d.CPUs.String()})
 			}
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)

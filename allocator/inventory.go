@@ -18,7 +18,7 @@ type Inventory struct {
 	reserved  topology.CPUSet // those of the configured ones that exist
 }
 
-func newInventory(m *topology.Machine, reserved topology.CPUSet) (*Inventory, error) {
+func newInventory(m *topology.Machine, reserved topology.CPUSet, levels []Level) (*Inventory, error) {
 	shareable := m.Online.Difference(m.Isolated)
 	configured := reserved
 	reserved = reserved.Intersection(shareable)
@@ -28,7 +28,7 @@ func newInventory(m *topology.Machine, reserved topology.CPUSet) (*Inventory, er
 	}
 	inv := &Inventory{
 		Machine:   m,
-		Domains:   Domains(m, configured),
+		Domains:   Domains(m, configured, levels...),
 		byName:    map[string]*Domain{},
 		shareable: shareable,
 		reserved:  reserved,

@@ -40,6 +40,7 @@ type Ledger struct {
 	saving sync.Mutex
 
 	reserved topology.CPUSet // as configured
+	levels   []Level         // beside the NUMA nodes
 
 	mu         sync.Mutex
 	inventory  *Inventory
@@ -49,18 +50,20 @@ type Ledger struct {
 
 // NewLedger returns the ledger of a machine with the grants that a Store kept.
 // Reserved CPUs always stay in the shared pool; at least one of them must be
-// online and not isolated.
+// online and not isolated. Claims are served out of the machine's NUMA nodes, and
+// of the further levels.
 //
 // Grants are taken over as they are, also where the machine no longer has their
 // CPUs: [Ledger.Conflicts] tells.
-func NewLedger(m *topology.Machine, reserved topology.CPUSet, store Store, grants []Grant) (*Ledger, error) {
-	inventory, err := newInventory(m, reserved)
+func NewLedger(m *topology.Machine, reserved topology.CPUSet, store Store, grants []Grant, levels ...Level) (*Ledger, error) {
+	inventory, err := newInventory(m, reserved, levels)
 	if err != nil {
 		return nil, err
 	}
 	l := &Ledger{
 		store:      store,
 		reserved:   reserved,
+		levels:     levels,
 		inventory:  inventory,
 		grants:     map[ClaimUID]Grant{},
 		containers: map[ContainerID]*tracked{},
@@ -77,7 +80,7 @@ func NewLedger(m *topology.Machine, reserved topology.CPUSet, store Store, grant
 // until they are back. On an error, which is that of [NewLedger], nothing has
 // changed.
 func (l *Ledger) Replace(m *topology.Machine) error {
-	inventory, err := newInventory(m, l.reserved)
+	inventory, err := newInventory(m, l.reserved, l.levels)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,8 @@
 package draplugin
 
 import (
+	"slices"
+
 	resourceapi "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/dynamic-resource-allocation/deviceattribute"
@@ -28,7 +30,7 @@ const (
 	AttributeThreadsPerCore resourceapi.QualifiedName = DriverName + "/threadsPerCore"
 	AttributeIsolated       resourceapi.QualifiedName = DriverName + "/isolated"
 	// AttributeNetworkFunctions and AttributeNVMeFunctions count the PCI functions
-	// of these classes on the device's NUMA node, virtual functions left out. By
+	// of these classes on the device's NUMA nodes, virtual functions left out. By
 	// them a claim gets CPUs beside the host's own network card or disk, which no
 	// driver publishes.
 	AttributeNetworkFunctions resourceapi.QualifiedName = DriverName + "/networkFunctions"
@@ -38,20 +40,23 @@ const (
 	AttributeCPUSet resourceapi.QualifiedName = DriverName + "/cpuset"
 )
 
-// LevelNUMA is the value of [AttributeLevel] of a device that stands for the
-// CPUs of one NUMA node.
-const LevelNUMA = "numa"
-
 // Devices returns a consumable device for each domain, in the same order and
-// under the same name.
+// under the same name. A domain of so many units that the API has no room for its
+// counters is left out: a machine level of more than 64.
 func Devices(inv *allocator.Inventory) []resourceapi.Device {
 	devices := make([]resourceapi.Device, 0, len(inv.Domains))
+	counters := countersOf(inv.Domains)
 	for _, d := range inv.Domains {
+		consumed := counters.consumedBy(d)
+		if len(consumed) > resourceapi.ResourceSliceMaxDeviceCounterConsumptionsPerDevice {
+			continue
+		}
 		cpus, threads := int64(d.CPUs.Size()), int64(d.ThreadsPerCore)
 		devices = append(devices, resourceapi.Device{
 			Name:                     d.Name,
 			Attributes:               attributes(inv.Machine, d),
 			AllowMultipleAllocations: ptr.To(true),
+			ConsumesCounters:         consumed,
 			Capacity: map[resourceapi.QualifiedName]resourceapi.DeviceCapacity{
 				CapacityCPUs:    capacity(cpus, threads),
 				CapacityTenants: capacity(cpus/threads, 1),
@@ -63,15 +68,15 @@ func Devices(inv *allocator.Inventory) []resourceapi.Device {
 
 func attributes(m *topology.Machine, d *allocator.Domain) map[resourceapi.QualifiedName]resourceapi.DeviceAttribute {
 	attrs := map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{
-		AttributeLevel:            {StringValue: ptr.To(LevelNUMA)},
+		AttributeLevel:            {StringValue: ptr.To(string(d.Level))},
 		AttributeCoreType:         {StringValue: ptr.To(string(d.CoreType))},
 		AttributeThreadsPerCore:   {IntValue: ptr.To(int64(d.ThreadsPerCore))},
 		AttributeIsolated:         {BoolValue: ptr.To(d.Isolated)},
-		AttributeNetworkFunctions: {IntValue: ptr.To(functionsNear(m, d.NUMANode, classNetwork))},
-		AttributeNVMeFunctions:    {IntValue: ptr.To(functionsNear(m, d.NUMANode, classNVMe))},
+		AttributeNetworkFunctions: {IntValue: ptr.To(functionsNear(m, d, classNetwork))},
+		AttributeNVMeFunctions:    {IntValue: ptr.To(functionsNear(m, d, classNVMe))},
 	}
-	if d.NUMANode != topology.None {
-		attrs[deviceattribute.StandardDeviceAttributeNUMANode] = resourceapi.DeviceAttribute{IntValue: ptr.To(int64(d.NUMANode))}
+	if node := d.NUMANode(); node != topology.None {
+		attrs[deviceattribute.StandardDeviceAttributeNUMANode] = resourceapi.DeviceAttribute{IntValue: ptr.To(int64(node))}
 	}
 	if d.Socket != topology.None {
 		attrs[AttributeSocket] = resourceapi.DeviceAttribute{IntValue: ptr.To(int64(d.Socket))}
@@ -87,12 +92,14 @@ var (
 	classNVMe    = pciClass{0x010802, 0}
 )
 
-// functionsNear counts the physical functions of a class on a NUMA node.
-func functionsNear(m *topology.Machine, node int, class pciClass) int64 {
+// functionsNear counts the physical functions of a class on a domain's NUMA nodes;
+// on a machine without NUMA, those everywhere.
+func functionsNear(m *topology.Machine, d *allocator.Domain, class pciClass) int64 {
 	var n int64
 	for _, f := range m.PCI.Functions {
 		if f.Class != topology.None && f.Class>>class.shift == class.code &&
-			f.PhysicalFunction == topology.None && f.Locality.NUMANode == node {
+			f.PhysicalFunction == topology.None &&
+			(slices.Contains(d.NUMANodes, f.Locality.NUMANode) || len(m.NUMANodes) == 0) {
 			n++
 		}
 	}

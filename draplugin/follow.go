@@ -3,6 +3,7 @@ package draplugin
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	resourceapi "k8s.io/api/resource/v1"
@@ -81,22 +82,27 @@ func withhold(device *resourceapi.Device, d *allocator.Domain, conflicts []alloc
 	}
 }
 
-// resources is the node's pool: all devices, in slices within the API's limit.
+// resources is the node's pool: the counters first, then all devices, in slices
+// within the API's limits.
 func (p *Plugin) resources(conflicts []allocator.Conflict) resourceslice.DriverResources {
-	devices := Devices(p.ledger.Inventory())
+	inv := p.ledger.Inventory()
+	devices := Devices(inv)
 	limit := resourceapi.ResourceSliceMaxDevices
 	for i := range devices {
-		withhold(&devices[i], p.ledger.Inventory().Domains[i], conflicts)
+		if d, ok := inv.Domain(devices[i].Name); ok {
+			withhold(&devices[i], d, conflicts)
+		}
 		devices[i].Taints = taints(devices[i].Name, conflicts)
-		if len(devices[i].Taints) > 0 {
+		if len(devices[i].Taints) > 0 || len(devices[i].ConsumesCounters) > 0 {
 			limit = resourceapi.ResourceSliceMaxDevicesWithAdvancedFeatures
 		}
 	}
 	var pool resourceslice.Pool
-	for len(devices) > 0 {
-		n := min(limit, len(devices))
-		pool.Slices = append(pool.Slices, resourceslice.Slice{Devices: devices[:n:n]})
-		devices = devices[n:]
+	for sets := range slices.Chunk(countersOf(inv.Domains).sets, resourceapi.ResourceSliceMaxCounterSets) {
+		pool.Slices = append(pool.Slices, resourceslice.Slice{SharedCounters: sets})
+	}
+	for some := range slices.Chunk(devices, limit) {
+		pool.Slices = append(pool.Slices, resourceslice.Slice{Devices: some})
 	}
 	if len(pool.Slices) == 0 {
 		pool.Slices = []resourceslice.Slice{{}}

@@ -37,7 +37,7 @@ func randomMachine(random *rand.Rand) (topologytest.Spec, topology.CPUSet) {
 		if random.IntN(3) == 0 {
 			reserved = someCPUs(random, whole)
 		}
-		if !reserved.Intersects(m.Online) || len(allocator.Domains(m, reserved)) == 0 {
+		if !reserved.Difference(isolated).Intersects(m.Online) || len(allocator.Domains(m, reserved)) == 0 {
 			continue
 		}
 		return spec, reserved

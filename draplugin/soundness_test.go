@@ -322,7 +322,7 @@ func (l *life) replug(t *testing.T) {
 		return
 	}
 	offline := someCPUs(l.random, l.complete)
-	if l.rig.reserved.IsSubsetOf(offline) {
+	if l.rig.reserved.Difference(l.complete.Isolated).IsSubsetOf(offline) {
 		return
 	}
 	spec := l.spec

@@ -131,7 +131,7 @@ func run(ctx context.Context, opts runOptions) error {
 	if err != nil {
 		return err
 	}
-	ledger, err := allocator.NewLedger(watch.machine, reserved, store, grants)
+	ledger, err := allocator.NewLedger(watch.machine, reserved, store, grants, levels(config)...)
 	if err != nil {
 		return err
 	}
@@ -204,6 +204,17 @@ func loadConfig(path string) (v1alpha1.Configuration, error) {
 		return v1alpha1.Configuration{}, fmt.Errorf("configuration file %s: %w", path, err)
 	}
 	return config, nil
+}
+
+// levels are those that the configuration asks for, by the allocator's names.
+func levels(config v1alpha1.Configuration) []allocator.Level {
+	var list []allocator.Level
+	for _, level := range config.Levels {
+		list = append(list, map[v1alpha1.Level]allocator.Level{
+			v1alpha1.L3: allocator.L3Level, v1alpha1.Socket: allocator.SocketLevel, v1alpha1.Machine: allocator.MachineLevel,
+		}[level])
+	}
+	return list
 }
 
 func reservedCPUs(m *topology.Machine, config v1alpha1.Configuration) (topology.CPUSet, error) {

@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/topolet/topolet/allocator"
+	"github.com/topolet/topolet/draplugin/v1alpha1"
 	"github.com/topolet/topolet/test/expect"
 	"github.com/topolet/topolet/topology"
 	"github.com/topolet/topolet/topology/topologytest"
@@ -68,6 +69,14 @@ func TestLoadConfig(t *testing.T) {
 	write("apiVersion: topolet.dev/v1alpha1\nkind: Configuration\nreserved: 0-1\n")
 	_, err := loadConfig(path)
 	expect.Error(t, err, "configuration file "+path, `"reserved"`, "its fields are")
+}
+
+func TestLevels(t *testing.T) {
+	config := v1alpha1.Configuration{Levels: []v1alpha1.Level{v1alpha1.Machine, v1alpha1.L3, v1alpha1.Socket}}
+	want := []allocator.Level{allocator.MachineLevel, allocator.L3Level, allocator.SocketLevel}
+	if diff := cmp.Diff(want, levels(config)); diff != "" {
+		t.Errorf("levels (-want +got):\n%s", diff)
+	}
 }
 
 func TestReservedCPUs(t *testing.T) {

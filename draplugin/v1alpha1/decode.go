@@ -3,6 +3,7 @@ package v1alpha1
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	kjson "sigs.k8s.io/json"
@@ -31,7 +32,7 @@ func (e *FieldError) Error() string {
 func DecodeCPUConfig(raw []byte) (CPUConfig, error) {
 	const kind = "CPUConfig"
 	var c CPUConfig
-	if err := decode(raw, &c, kind, "sharedPool, siblings, memory"); err != nil {
+	if err := decode(raw, &c, kind, "sharedPool, siblings, memory (all strings)"); err != nil {
 		return CPUConfig{}, err
 	}
 	if err := checkType(c.APIVersion, c.Kind, kind); err != nil {
@@ -74,7 +75,7 @@ func DecodeConfiguration(raw []byte) (Configuration, error) {
 		return Configuration{}, fmt.Errorf("%s is not YAML: %s", kind, oneLine(err))
 	}
 	var c Configuration
-	if err := decode(asJSON, &c, kind, "reservedCPUs"); err != nil {
+	if err := decode(asJSON, &c, kind, "reservedCPUs (all strings), levels (a list of strings)"); err != nil {
 		return Configuration{}, err
 	}
 	if err := checkType(c.APIVersion, c.Kind, kind); err != nil {
@@ -83,6 +84,14 @@ func DecodeConfiguration(raw []byte) (Configuration, error) {
 	if _, err := topology.ParseCPUSet(c.ReservedCPUs); err != nil {
 		return Configuration{}, &FieldError{kind, "reservedCPUs", c.ReservedCPUs,
 			"write a list of CPU numbers and ranges, such as \"0-1,64-65\""}
+	}
+	for i, level := range c.Levels {
+		switch field := fmt.Sprintf("levels[%d]", i); {
+		case level != L3 && level != Socket && level != Machine:
+			return Configuration{}, &FieldError{kind, field, string(level), "use l3, socket or machine; NUMA nodes are always there"}
+		case slices.Contains(c.Levels[:i], level):
+			return Configuration{}, &FieldError{kind, field, string(level), "name each level once"}
+		}
 	}
 	return c, nil
 }
@@ -95,7 +104,7 @@ func decode(raw []byte, into any, kind, fields string) error {
 	}
 	strict, err := kjson.UnmarshalStrict(raw, into)
 	if err = errors.Join(append(strict, err)...); err != nil {
-		return fmt.Errorf("%s cannot be read: %s; its fields are apiVersion, kind, %s (all strings)", kind, oneLine(err), fields)
+		return fmt.Errorf("%s cannot be read: %s; its fields are apiVersion, kind, %s", kind, oneLine(err), fields)
 	}
 	return nil
 }

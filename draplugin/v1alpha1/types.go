@@ -79,4 +79,22 @@ type Configuration struct {
 	// that is reserved in part is in no claim either. Empty means the core of
 	// the machine's first CPU.
 	ReservedCPUs string `json:"reservedCPUs,omitempty"`
+
+	// Levels are the parts of the machine that are published as devices beside the
+	// NUMA nodes. A device that a claim holds something of makes those of other
+	// levels with the same CPUs unavailable, and each level has a DeviceClass of its
+	// own. The default is none.
+	Levels []Level `json:"levels,omitempty"`
 }
+
+// Level is a size of the parts into which the machine is divided.
+type Level string
+
+const (
+	// L3 divides the machine into groups of CPUs that share an L3 cache.
+	L3 Level = "l3"
+	// Socket divides it into sockets.
+	Socket Level = "socket"
+	// Machine does not divide it.
+	Machine Level = "machine"
+)

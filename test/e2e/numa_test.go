@@ -50,7 +50,7 @@ func TestNUMAMachine(t *testing.T) {
 	t.Logf("node ready %.1f s after the start", time.Since(begin).Seconds())
 	node := cluster.NUMANode()
 	k := readKernelTopology(t, node)
-	waitPublished(t, node.Name, startLimit, "a device for each NUMA node with CPUs", func(devices map[string]resourceapi.Device) error {
+	waitPublished(t.Context(), t, node.Name, startLimit, "a device for each NUMA node with CPUs", func(devices map[string]resourceapi.Device) error {
 		for _, numa := range k.nodes {
 			if _, ok := devices[fmt.Sprintf("numa-%d", numa.id)]; !ok {
 				return fmt.Errorf("NUMA node %d has none, there are %v", numa.id, slices.Sorted(maps.Keys(devices)))
@@ -76,6 +76,7 @@ func TestNUMAMachine(t *testing.T) {
 		}
 	})
 	t.Run("idle siblings, local memory and isolated CPUs", func(t *testing.T) { configuredClaims(t, node, k) })
+	t.Run("claims of other levels exclude each other", func(t *testing.T) { furtherLevels(t, node, k) })
 	t.Run("PCI functions are at their NUMA node and root", func(t *testing.T) { pciFunctions(t, node) })
 	t.Run("a claim whose CPU goes offline is told, its neighbour is not", func(t *testing.T) { cpuGoesOffline(t, node) })
 	t.Run("an unplugged function is no longer published", func(t *testing.T) { functionIsUnplugged(t, node) })
@@ -273,10 +274,10 @@ func published(ctx context.Context, node string) (map[string]resourceapi.Device,
 
 // waitPublished waits until a node's devices are as they ought to be, and returns
 // how long that took.
-func waitPublished(t *testing.T, node string, limit time.Duration, what string, check func(map[string]resourceapi.Device) error) time.Duration {
+func waitPublished(ctx context.Context, t *testing.T, node string, limit time.Duration, what string, check func(map[string]resourceapi.Device) error) time.Duration {
 	t.Helper()
 	begin := time.Now()
-	if err := harness.Wait(t.Context(), limit, what, func(ctx context.Context) error {
+	if err := harness.Wait(ctx, limit, what, func(ctx context.Context) error {
 		devices, err := published(ctx, node)
 		if err != nil {
 			return err

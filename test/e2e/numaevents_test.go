@@ -57,7 +57,7 @@ func cpuGoesOffline(t *testing.T, node harness.Node) {
 	setOnline("0")
 	cpus := devices[device].Capacity[draplugin.CapacityCPUs].Value
 	during := fmt.Sprintf("%d topolet.dev/cpu-offline=%s:None", cpus.Value()-2, claim.UID)
-	took := waitPublished(t, node.Name, followLimit, "the device to shrink by a core and to be tainted for the claim", is(device, during))
+	took := waitPublished(t.Context(), t, node.Name, followLimit, "the device to shrink by a core and to be tainted for the claim", is(device, during))
 	t.Logf("CPU %d offline: the slice followed after %s", lost, took)
 
 	waitEvent(t, ns, "hit", "of which "+fmt.Sprint(lost)+" went offline")
@@ -87,7 +87,7 @@ func cpuGoesOffline(t *testing.T, node harness.Node) {
 	waitHealth(t, ns, "hit", "Unhealthy")
 
 	setOnline("1")
-	took = waitPublished(t, node.Name, followLimit, "the device to be as before", is(device, before))
+	took = waitPublished(t.Context(), t, node.Name, followLimit, "the device to be as before", is(device, before))
 	t.Logf("CPU %d online: the slice followed after %s", lost, took)
 	waitConditions(t, ns, "hit", "")
 	waitAllowed(t, ns, "hit", hit)
@@ -189,7 +189,7 @@ func functionIsUnplugged(t *testing.T, node harness.Node) {
 		if _, err := cluster.Testbed(t.Context(), "numa", step.verb, "nvme3"); err != nil {
 			t.Fatal(err)
 		}
-		took := waitPublished(t, node.Name, followLimit, fmt.Sprintf("numa-3 to have %d NVMe functions", step.want), func(devices map[string]resourceapi.Device) error {
+		took := waitPublished(t.Context(), t, node.Name, followLimit, fmt.Sprintf("numa-3 to have %d NVMe functions", step.want), func(devices map[string]resourceapi.Device) error {
 			if got := *devices["numa-3"].Attributes[draplugin.AttributeNVMeFunctions].IntValue; got != step.want {
 				return fmt.Errorf("it has %d", got)
 			}

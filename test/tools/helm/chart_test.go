@@ -147,7 +147,7 @@ func TestPaths(t *testing.T) {
 func TestValues(t *testing.T) {
 	objects := render(t,
 		"--set", "image.repository=docker.io/topolet/topolet", "--set", "image.tag=test", "--set", "image.pullPolicy=Never",
-		"--set-string", "config.reservedCPUs=0-1\\,8", "--set", "hostNetwork=true", "--set", "httpPort=19847",
+		"--set-string", "config.reservedCPUs=0-1\\,8", "--set", "config.levels={socket}", "--set", "hostNetwork=true", "--set", "httpPort=19847",
 		"--set", "kubernetesServiceHost=127.0.0.1", "--set", "kubernetesServicePort=6443",
 		"--set", "logLevel=5", "--set", "maxUnavailable=25%", "--set", "admission.claims=false",
 		"--set", "seLinuxOptions.type=spc_t",
@@ -177,7 +177,7 @@ func TestValues(t *testing.T) {
 		t.Errorf("API server at %q", env)
 	}
 	config := only[*corev1.ConfigMap](t, objects).Data["config.yaml"]
-	if want := "apiVersion: topolet.dev/v1alpha1\nkind: Configuration\nreservedCPUs: 0-1,8"; strings.TrimSpace(config) != want {
+	if want := "apiVersion: topolet.dev/v1alpha1\nkind: Configuration\nlevels:\n- socket\nreservedCPUs: 0-1,8"; strings.TrimSpace(config) != want {
 		t.Errorf("configuration\n%s\nwant\n%s", config, want)
 	}
 	policies := all[*admissionv1.ValidatingAdmissionPolicy](objects)
@@ -199,13 +199,16 @@ func TestConfigurationRestarts(t *testing.T) {
 
 func TestDeviceClasses(t *testing.T) {
 	got := map[string]string{}
-	for _, class := range all[*resourcev1.DeviceClass](render(t)) {
+	for _, class := range all[*resourcev1.DeviceClass](render(t, "--set", "config.levels={l3,machine}")) {
 		got[class.Name] = class.Spec.Selectors[0].CEL.Expression
 	}
-	const level = `device.driver == "topolet.dev" && device.attributes["topolet.dev"].?level.orValue("") == "numa" && `
+	const level = `device.driver == "topolet.dev" && device.attributes["topolet.dev"].?level.orValue("") == `
+	const isolated = `device.attributes["topolet.dev"].?isolated.orValue(false)`
 	want := map[string]string{
-		"cpu.topolet.dev":          level + `!device.attributes["topolet.dev"].?isolated.orValue(false)`,
-		"cpu-isolated.topolet.dev": level + `device.attributes["topolet.dev"].?isolated.orValue(false)`,
+		"cpu.topolet.dev":          level + `"numa" && !` + isolated,
+		"cpu-isolated.topolet.dev": level + `"numa" && ` + isolated,
+		"cpu-l3.topolet.dev":       level + `"l3" && !` + isolated,
+		"cpu-machine.topolet.dev":  level + `"machine" && !` + isolated,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("selectors (-want +got):\n%s", diff)
@@ -219,6 +222,8 @@ func TestSchemaRefuses(t *testing.T) {
 	}{
 		{[]string{"--set", "nosuch=1"}, []string{"nosuch", "not allowed"}},
 		{[]string{"--set", "image.tagg=1"}, []string{"/image", "tagg", "not allowed"}},
+		{[]string{"--set", "config.levels={numa}"}, []string{"/config/levels/0", "must be one of"}},
+		{[]string{"--set", "config.levels={l3,l3}"}, []string{"/config/levels", "equal"}},
 		{[]string{"--set", "image.tag=1"}, []string{"/image/tag", "want string"}},
 		{[]string{"--set", "image.repository="}, []string{"/image/repository", "minLength"}},
 		{[]string{"--set", "image.pullPolicy=Sometimes"}, []string{"/image/pullPolicy", "must be one of"}},
