@@ -79,6 +79,7 @@ func TestDomainsHaveAUnitInCommonWhereTheyHaveCPUsInCommon(t *testing.T) {
 		"an L3 group across NUMA nodes": {Sockets: 2, NUMAPerSocket: 4, NUMAPerL3: 2, CoresPerL3: 4},
 		"a hybrid machine":              {CoresPerL3: 4, EfficiencyCoresPerL3: 4, Threads: 2, CoresPerCluster: 2},
 		"a kernel without NUMA":         {Sockets: 2, L3PerNUMA: 2, CoresPerL3: 2, NoNUMA: true},
+		"sockets and nothing else":      {Sockets: 2, CoresPerL3: 2, NoNUMA: true, NoL3: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			domains := Domains(topologytest.New(spec), topology.NewCPUSet(0), L3Level, SocketLevel, MachineLevel)
@@ -94,12 +95,12 @@ func TestDomainsHaveAUnitInCommonWhereTheyHaveCPUsInCommon(t *testing.T) {
 }
 
 func commonUnit(a, b *Domain) bool {
-	units := map[Unit]bool{}
+	units := map[string]bool{}
 	for _, u := range a.Units {
-		units[u] = true
+		units[u.Name] = true
 	}
 	for _, u := range b.Units {
-		if units[u] {
+		if units[u.Name] {
 			return true
 		}
 	}

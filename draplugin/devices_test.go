@@ -160,10 +160,37 @@ func keepTheRules(t testing.TB, published []resourceslice.Slice, devices int) {
 		t.Fatal("nothing is published")
 	}
 	seen := map[string]bool{}
+	counters := map[string]bool{}
+	for _, slice := range published {
+		if len(slice.SharedCounters) > resourceapi.ResourceSliceMaxCounterSets || len(slice.SharedCounters) > 0 && len(slice.Devices) > 0 {
+			t.Errorf("a slice has %d sets of counters and %d devices", len(slice.SharedCounters), len(slice.Devices))
+		}
+		for _, set := range slice.SharedCounters {
+			if n := len(set.Counters); n > resourceapi.ResourceSliceMaxCountersPerCounterSet {
+				t.Errorf("%s has %d counters", set.Name, n)
+			}
+			for name := range set.Counters {
+				for _, problem := range append(validation.IsDNS1123Label(name), validation.IsDNS1123Label(set.Name)...) {
+					t.Errorf("counter %s of %s: %s", name, set.Name, problem)
+				}
+				counters[set.Name+"/"+name] = true
+			}
+		}
+	}
 	for _, slice := range published {
 		limit := resourceapi.ResourceSliceMaxDevices
 		for _, d := range slice.Devices {
-			if len(d.Taints) > 0 {
+			if n := len(d.ConsumesCounters); n > resourceapi.ResourceSliceMaxDeviceCounterConsumptionsPerDevice {
+				t.Errorf("%s consumes of %d sets", d.Name, n)
+			}
+			for _, consumed := range d.ConsumesCounters {
+				for name := range consumed.Counters {
+					if !counters[consumed.CounterSet+"/"+name] {
+						t.Errorf("%s consumes %s/%s, which does not exist", d.Name, consumed.CounterSet, name)
+					}
+				}
+			}
+			if len(d.Taints) > 0 || len(d.ConsumesCounters) > 0 {
 				limit = resourceapi.ResourceSliceMaxDevicesWithAdvancedFeatures
 			}
 			if seen[d.Name] {

@@ -64,20 +64,37 @@ func (p *Plugin) follow(ctx context.Context, to publisher) error {
 	}
 }
 
-// withhold takes from a device's capacity what no claim can get and none has: the
-// siblings of CPUs that claims hold.
-func withhold(device *resourceapi.Device, d *allocator.Domain, conflicts []allocator.Conflict) {
-	var siblings topology.CPUSet
+// withheld are those of a domain's CPUs that no claim can get out of it, and that
+// none has from it: the siblings of CPUs that claims hold; and, where claims hold
+// some of the domain and others hold some of it by a device of another level, the
+// latter's. Counters prevent that, but not while CPUs are offline.
+func withheld(d *allocator.Domain, conflicts []allocator.Conflict, grants []allocator.Grant) topology.CPUSet {
+	var siblings, own, others topology.CPUSet
 	for _, c := range conflicts {
 		siblings = siblings.Union(c.Siblings)
 	}
-	for _, c := range conflicts {
-		siblings = siblings.Difference(c.Part.CPUs)
+	for _, g := range grants {
+		for _, p := range g.Parts {
+			if p.Domain == d.Name {
+				own = own.Union(p.CPUs)
+			} else {
+				others = others.Union(p.CPUs)
+			}
+		}
 	}
-	if n := d.CPUs.IntersectionSize(siblings); n > 0 {
-		// In whole cores, as the API wants it. Rounding up gives nobody a core more:
-		// what is consumed of the others is no whole core either.
-		cores := (d.CPUs.Size() - n + d.ThreadsPerCore - 1) / d.ThreadsPerCore
+	lost := siblings.Difference(own).Difference(others)
+	if !own.IsEmpty() {
+		lost = lost.Union(others)
+	}
+	return lost.Intersection(d.CPUs)
+}
+
+// withhold takes CPUs from a device's capacity, in whole cores, as the API wants it.
+// Rounding up gives nobody a core more: what is consumed of the others is no whole
+// core either.
+func withhold(device *resourceapi.Device, d *allocator.Domain, lost topology.CPUSet) {
+	if n := lost.Size(); n > 0 {
+		cores := max(1, (d.CPUs.Size()-n+d.ThreadsPerCore-1)/d.ThreadsPerCore)
 		device.Capacity[CapacityCPUs] = capacity(int64(cores*d.ThreadsPerCore), int64(d.ThreadsPerCore))
 	}
 }
@@ -86,11 +103,11 @@ func withhold(device *resourceapi.Device, d *allocator.Domain, conflicts []alloc
 // within the API's limits.
 func (p *Plugin) resources(conflicts []allocator.Conflict) resourceslice.DriverResources {
 	inv := p.ledger.Inventory()
-	devices := Devices(inv)
+	devices, grants := Devices(inv), p.ledger.Grants()
 	limit := resourceapi.ResourceSliceMaxDevices
 	for i := range devices {
 		if d, ok := inv.Domain(devices[i].Name); ok {
-			withhold(&devices[i], d, conflicts)
+			withhold(&devices[i], d, withheld(d, conflicts, grants))
 		}
 		devices[i].Taints = taints(devices[i].Name, conflicts)
 		if len(devices[i].Taints) > 0 || len(devices[i].ConsumesCounters) > 0 {

@@ -94,6 +94,7 @@ type rig struct {
 	*Plugin
 	machine  *topology.Machine
 	reserved topology.CPUSet
+	levels   []allocator.Level
 	side     *side
 	notes    *notes
 	store    *store
@@ -111,11 +112,11 @@ func newRig(t testing.TB, spec topologytest.Spec) *rig {
 	return newRigOn(t, m, allocator.DefaultReserved(m))
 }
 
-func newRigOn(t testing.TB, m *topology.Machine, reserved topology.CPUSet) *rig {
+func newRigOn(t testing.TB, m *topology.Machine, reserved topology.CPUSet, levels ...allocator.Level) *rig {
 	t.Helper()
 	dir := t.TempDir()
 	r := &rig{
-		machine: m, reserved: reserved, side: &side{}, notes: &notes{},
+		machine: m, reserved: reserved, levels: levels, side: &side{}, notes: &notes{},
 		store: &store{FileStore: allocator.FileStore{Path: filepath.Join(dir, "checkpoint.json")}}, cdiDir: filepath.Join(dir, "cdi"),
 	}
 	r.start(t)
@@ -129,7 +130,7 @@ func (r *rig) start(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ledger, err := allocator.NewLedger(r.machine, r.reserved, r.store, grants)
+	ledger, err := allocator.NewLedger(r.machine, r.reserved, r.store, grants, r.levels...)
 	if err != nil {
 		t.Fatal(err)
 	}

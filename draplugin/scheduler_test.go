@@ -20,6 +20,8 @@ import (
 	"k8s.io/dynamic-resource-allocation/structured"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
+
+	"github.com/topolet/topolet/allocator"
 )
 
 // implementations are those of the scheduler's allocator that know consumable
@@ -70,16 +72,25 @@ func (s *scheduler) refresh(t testing.TB, r *rig) {
 	t.Helper()
 	s.slices = nil
 	published := r.resources(r.ledger.Conflicts()).Pools[nodeName].Slices
-	keepTheRules(t, published, len(r.ledger.Inventory().Domains))
+	keepTheRules(t, published, len(Devices(r.ledger.Inventory())))
 	for i, slice := range published {
 		s.slices = append(s.slices, viaAPI(t, &resourceapi.ResourceSlice{
 			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("slice-%03d", i)},
 			Spec: resourceapi.ResourceSliceSpec{
 				Driver: DriverName, NodeName: ptr.To(nodeName), Devices: slice.Devices,
-				Pool: resourceapi.ResourcePool{Name: nodeName, Generation: 1, ResourceSliceCount: int64(len(published))},
+				SharedCounters: slice.SharedCounters,
+				Pool:           resourceapi.ResourcePool{Name: nodeName, Generation: 1, ResourceSliceCount: int64(len(published))},
 			},
 		}))
 	}
+}
+
+// offers reports whether a device is published. That of a machine of very many
+// units is not.
+func (s *scheduler) offers(name string) bool {
+	return slices.ContainsFunc(s.slices, func(slice *resourceapi.ResourceSlice) bool {
+		return slices.ContainsFunc(slice.Spec.Devices, func(d resourceapi.Device) bool { return d.Name == name })
+	})
 }
 
 // The classes that users name in their claims.
@@ -88,13 +99,20 @@ const (
 	classIsolated = "cpu-isolated.topolet.dev"
 )
 
-// chartClasses reads them from the chart, once.
+var furtherLevels = []allocator.Level{allocator.L3Level, allocator.SocketLevel, allocator.MachineLevel}
+
+// chartClasses reads them from the chart, once, those of all levels too.
 var chartClasses = sync.OnceValues(func() ([]*resourceapi.DeviceClass, error) {
 	template, err := os.ReadFile("../deploy/helm/topolet/templates/deviceclass.yaml")
 	if err != nil {
 		return nil, err
 	}
-	lines := strings.Split(string(template), "\n")
+	once, each, _ := strings.Cut(string(template), "{{- range .Values.config.levels }}\n")
+	text := once
+	for _, level := range furtherLevels {
+		text += strings.ReplaceAll(each, "{{ . }}", string(level))
+	}
+	lines := strings.Split(text, "\n")
 	lines = slices.DeleteFunc(lines, func(line string) bool { return strings.Contains(line, "{{") })
 	var classes []*resourceapi.DeviceClass
 	for document := range strings.SplitSeq(strings.Join(lines, "\n"), "\n---\n") {
@@ -197,10 +215,14 @@ type wish struct {
 	cpus     int64 // 0: does not say
 	count    int64
 	isolated bool
-	idle     bool // the siblings
+	level    allocator.Level // empty means NUMA nodes
+	idle     bool            // the siblings
 }
 
 func (w wish) class() string {
+	if w.level != "" && w.level != allocator.NUMALevel {
+		return "cpu-" + string(w.level) + ".topolet.dev"
+	}
 	if w.isolated {
 		return classIsolated
 	}

@@ -1,6 +1,7 @@
 package draplugin
 
 import (
+	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -118,7 +119,13 @@ type life struct {
 
 func newLife(t *testing.T, spec topologytest.Spec, reserved topology.CPUSet, random *rand.Rand) *life {
 	t.Helper()
-	r := newRigOn(t, topologytest.New(spec), reserved)
+	var levels []allocator.Level
+	for _, level := range furtherLevels {
+		if random.IntN(5) == 0 {
+			levels = append(levels, level)
+		}
+	}
+	r := newRigOn(t, topologytest.New(spec), reserved, levels...)
 	l := &life{
 		rig: r, scheduler: newScheduler(t, r), random: random,
 		spec: spec, complete: r.machine, granted: map[types.UID]string{},
@@ -172,6 +179,9 @@ func (l *life) ask(t *testing.T) {
 		}
 		if len(domains) <= 8 && l.random.IntN(4) == 0 {
 			wishes[i].count = 2
+		}
+		if n := len(l.rig.levels); n > 0 && !wishes[i].isolated && l.random.IntN(3) > 0 {
+			wishes[i].level = l.rig.levels[l.random.IntN(n)]
 		}
 		if l.random.IntN(2) == 0 {
 			wishes[i].cpus = int64(1 + l.random.IntN(3))
@@ -275,10 +285,24 @@ func (l *life) wouldNotFit(t *testing.T, w wish) {
 	for _, d := range l.rig.ledger.Inventory().Domains {
 		threads := d.ThreadsPerCore
 		rounded := (max(int(w.cpus), 1) + threads - 1) / threads * threads
-		if d.Isolated == w.isolated && min(d.CPUs.IntersectionSize(free), d.CPUs.Size()-booked[d.Name]) >= rounded {
+		if d.Isolated == w.isolated && d.Level == cmp.Or(w.level, allocator.NUMALevel) && !l.excluded(d) && l.scheduler.offers(d.Name) && min(d.CPUs.IntersectionSize(free), d.CPUs.Size()-booked[d.Name]) >= rounded {
 			t.Errorf("the scheduler refused %d CPUs, and %s has %s free", w.cpus, d.Name, d.CPUs.Intersection(free))
 		}
 	}
+}
+
+// excluded reports whether a claim holds some of the domain's units by a device of
+// another level, or by one that is gone.
+func (l *life) excluded(d *allocator.Domain) bool {
+	for _, g := range l.rig.ledger.Grants() {
+		for _, part := range g.Parts {
+			other, ok := l.rig.ledger.Inventory().Domain(part.Domain)
+			if !ok || other.Level != d.Level && slices.ContainsFunc(other.Units, func(u allocator.Unit) bool { return slices.Contains(d.Units, u) }) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (l *life) release(t *testing.T, uid types.UID) {
@@ -370,24 +394,33 @@ func (l *life) sound(t *testing.T) {
 func (l *life) end(t *testing.T) {
 	t.Helper()
 	l.replace(t, l.complete)
-	for _, uid := range slices.Sorted(maps.Keys(l.scheduler.claims)) {
-		l.release(t, uid)
+	for _, level := range append([]allocator.Level{allocator.NUMALevel}, l.rig.levels...) {
+		for _, uid := range slices.Sorted(maps.Keys(l.scheduler.claims)) {
+			l.release(t, uid)
+		}
+		l.takeAll(t, level)
 	}
+}
+
+// takeAll claims each device of the level as a whole.
+func (l *life) takeAll(t *testing.T, level allocator.Level) {
+	t.Helper()
 	// The largest ones first: otherwise a smaller wish takes a part of one.
 	domains := slices.SortedFunc(slices.Values(l.rig.ledger.Inventory().Domains), func(a, b *allocator.Domain) int {
 		return b.CPUs.Size() - a.CPUs.Size()
 	})
 	for _, d := range domains {
-		claim := asking("all-of-"+d.Name, false, wish{cpus: int64(d.CPUs.Size()), count: 1, isolated: d.Isolated})
+		if d.Level != level || d.Isolated && level != allocator.NUMALevel || !l.scheduler.offers(d.Name) {
+			continue
+		}
+		claim := asking("all-of-"+d.Name, false, wish{cpus: int64(d.CPUs.Size()), count: 1, isolated: d.Isolated, level: level})
 		if !l.scheduler.allocate(t, claim) {
 			t.Fatalf("in the end the scheduler refuses all of %s", d.Name)
 		}
 		l.prepare(t, claim.UID)
 	}
-	for _, isolated := range []bool{false, true} {
-		if l.scheduler.allocate(t, asking("late", false, wish{cpus: 1, count: 1, isolated: isolated})) {
-			t.Error("in the end the scheduler gives more than there is")
-		}
+	if l.scheduler.allocate(t, asking("late", false, wish{cpus: 1, count: 1, level: level})) {
+		t.Error("in the end the scheduler gives more than there is")
 	}
 	l.sound(t)
 }
