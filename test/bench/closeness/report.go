@@ -44,7 +44,7 @@ type score struct {
 	name    string
 	spread  spread
 	claims  int
-	refused int
+	refused int     // always with enough CPUs free: a trace never asks for more than the machine has
 	micros  float64 // of time, for all claims
 	allocs  uint64
 }
@@ -85,7 +85,7 @@ type pair struct {
 
 // The machine's name and its CPUs, and a number of each side in each group.
 const (
-	nameColumn  = "%-34s %5s"
+	nameColumn  = "%-38s %5s"
 	groupColumn = " | %8s %8s %8s"
 )
 
