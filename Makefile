@@ -51,6 +51,11 @@ MACHINES ?= ../shared/fixtures/topology
 bench-discovery: build ## Compare the time to read each of MACHINES with that of hwloc's lstopo (needs the Debian package hwloc-nox).
 	@go run ./test/bench/discovery -topolet bin/topolet -machines $(MACHINES)
 
+.PHONY: bench-closeness
+bench-closeness: ## Compare how close together topolet and the kubelet put the CPUs of claims, on all the machines of the tests.
+	@go -C test/bench/closeness test .
+	@go -C test/bench/closeness run .
+
 ##@ Lint
 
 # Each tool has a module of its own under test/tools. `go tool` builds it once
@@ -58,7 +63,7 @@ bench-discovery: build ## Compare the time to read each of MACHINES with that of
 GO_TOOL = go tool -modfile=$(CURDIR)/test/tools/$(1)/go.mod $(1)
 
 # The modules with Go code in this repository.
-MODULES := . test/testbed test/tools/helm test/tools/kind
+MODULES := . test/testbed test/bench/closeness test/tools/helm test/tools/kind
 
 # Without test/testbed/cmd/kube, which only calls Kubernetes: to look at its few
 # lines the linter would read all of Kubernetes first, for many minutes.
