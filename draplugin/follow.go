@@ -41,6 +41,7 @@ func (p *Plugin) Refresh() {
 func (p *Plugin) follow(ctx context.Context, to publisher) error {
 	var published resourceslice.DriverResources
 	reports := p.newReporter()
+	said := ""
 	for {
 		conflicts := p.ledger.Conflicts()
 		if resources := p.resources(conflicts); !equality.Semantic.DeepEqual(published, resources) {
@@ -51,7 +52,10 @@ func (p *Plugin) follow(ctx context.Context, to publisher) error {
 			published = resources
 		}
 		if err := reports.update(ctx, conflicts); err != nil && ctx.Err() == nil {
-			klog.FromContext(ctx).Error(err, "Claims do not tell about their lost CPUs, trying again", "in", retryInterval)
+			if err.Error() != said {
+				said = err.Error()
+				klog.FromContext(ctx).Error(err, "Claims do not tell about their lost CPUs, trying again and again", "every", retryInterval)
+			}
 			time.AfterFunc(retryInterval, p.Refresh)
 		}
 		select {

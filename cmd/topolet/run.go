@@ -259,6 +259,8 @@ func newClient(kubeconfig string) (kubernetes.Interface, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the API server (set --kubeconfig outside a pod): %w", err)
 	}
+	// As the kubelet has it: at its start topolet looks after each claim of the node.
+	config.QPS, config.Burst = 50, 100
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("create API client: %w", err)
