@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -77,6 +78,13 @@ func following(t *testing.T, claims ...*resourceapi.ResourceClaim) (*rig, *publi
 		objects = append(objects, c)
 	}
 	client := fake.NewClientset(objects...)
+	r, to := followingWith(t, client, claims...)
+	return r, to, client
+}
+
+// followingWith is following with a client that knows the claims.
+func followingWith(t *testing.T, client *fake.Clientset, claims ...*resourceapi.ResourceClaim) (*rig, *published) {
+	t.Helper()
 	r := newRig(t, twoNodes)
 	r.opts.Client = client
 	for _, c := range claims {
@@ -92,7 +100,7 @@ func following(t *testing.T, claims ...*resourceapi.ResourceClaim) (*rig, *publi
 			t.Error(err)
 		}
 	})
-	return r, to, client
+	return r, to
 }
 
 func (r *rig) offline(t *testing.T, cpus string) {
@@ -215,25 +223,31 @@ func TestWhatIsUnchangedIsNotPublishedAgain(t *testing.T) {
 }
 
 func TestAStatusThatCannotBeWrittenIsTriedAgainAndTheEventComesOnce(t *testing.T) {
-	r, to, client := following(t, allocated("hit", cpus("numa-1", "2")))
-	eventually(t, "the first publication", "numa-0:6, numa-1:8", to.summary)
-	var mu sync.Mutex
-	refused := 0
+	claim := allocated("hit", cpus("numa-1", "2"))
+	client := fake.NewClientset(claim)
+	var away atomic.Bool
+	var refused atomic.Int32
 	client.PrependReactor("patch", "resourceclaims", func(clienttesting.Action) (bool, runtime.Object, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		if refused < 2 {
-			refused++
-			return true, nil, errors.New("the API server is away")
+		if !away.Load() {
+			return false, nil, nil
 		}
-		return false, nil, nil
+		refused.Add(1)
+		return true, nil, errors.New("the API server is away")
 	})
+	r, to := followingWith(t, client, claim)
+	eventually(t, "the first publication", "numa-0:6, numa-1:8", to.summary)
+	eventually(t, "the first look at the claim", "true", func() string { return fmt.Sprint(len(client.Actions()) > 0) })
+	away.Store(true)
 	r.offline(t, "12")
 	eventually(t, "the taint, which needs no status", "numa-0:6, numa-1:6 topolet.dev/cpu-offline=hit:None", to.summary)
-	eventually(t, "the condition", "topolet.dev/worker/numa-1 share-numa-1 Ready=False CPUsOffline", func() string {
+	eventually(t, "a second refusal", "true", func() string {
 		r.Refresh() // in the place of the retry's pause
-		return conditions(t, client, "claim-hit")
+		return fmt.Sprint(refused.Load() > 1)
 	})
+	away.Store(false)
+	r.Refresh()
+	eventually(t, "the condition", "topolet.dev/worker/numa-1 share-numa-1 Ready=False CPUsOffline",
+		func() string { return conditions(t, client, "claim-hit") })
 	eventually(t, "one event", "1", func() string { return fmt.Sprint(len(r.notes.all())) })
 }
 

@@ -20,13 +20,13 @@ import (
 	"github.com/topolet/topolet/topology/topologytest"
 )
 
-var randomMachines = flag.Int("machines", 50, "how many random machines claims come and go on")
+var randomMachines = flag.Int("machines", 25, "how many random machines claims come and go on")
 
 // What the scheduler admits never fails in Prepare, and what it refuses would
 // not have fitted.
 func TestWhatTheSchedulerAdmitsIsPrepared(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(machines)) {
-		sequences := 10
+		sequences := 5
 		if name == "many NUMA nodes" {
 			sequences = 1 // each takes a second
 		}
