@@ -16,8 +16,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	resourceapi "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/topolet/topolet/draplugin"
 	"github.com/topolet/topolet/test/harness"
@@ -40,9 +42,11 @@ func TestNUMAMachine(t *testing.T) {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), downLimit)
 		defer cancel()
+		name := cluster.NUMANode().Name
 		if err := cluster.NUMADown(ctx); err != nil {
 			t.Error(err)
 		}
+		forget(ctx, t, name)
 	})
 	if err := cluster.NUMAUp(ctx); err != nil {
 		t.Fatal(err)
@@ -81,6 +85,32 @@ func TestNUMAMachine(t *testing.T) {
 	t.Run("a claim whose CPU goes offline is told, its neighbour is not", func(t *testing.T) { cpuGoesOffline(t, node) })
 	t.Run("an unplugged function is no longer published", func(t *testing.T) { functionIsUnplugged(t, node) })
 	t.Run("a snapshot is the machine", func(t *testing.T) { snapshotIsTheMachine(t, node) })
+}
+
+// forget removes what a node that is gone leaves in the cluster, and waits until the
+// cluster has removed its slices. Nobody is left to end its pods.
+func forget(ctx context.Context, t *testing.T, node string) {
+	t.Helper()
+	if node == "" {
+		return
+	}
+	pods, err := cluster.Client.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + node})
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	for _, p := range pods.Items {
+		err := cluster.Client.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)})
+		if err != nil && !apierrors.IsNotFound(err) {
+			t.Error(err)
+		}
+	}
+	waitPublished(ctx, t, node, deleteLimit, "the slices of node "+node+" to be gone", func(devices map[string]resourceapi.Device) error {
+		if len(devices) > 0 {
+			return fmt.Errorf("%d devices", len(devices))
+		}
+		return nil
+	})
 }
 
 // kernelNode is a NUMA node with CPUs.

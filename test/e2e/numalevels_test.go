@@ -16,9 +16,9 @@ import (
 // furtherLevels has L3 groups and the machine published as well, and claims one
 // after the other what excludes the next.
 func furtherLevels(t *testing.T, node harness.Node, k kernelTopology) {
-	install := func(ctx context.Context, levels string, want int) {
+	install := func(ctx context.Context, want int, values ...string) {
 		t.Helper()
-		if err := cluster.Install(ctx, "config.levels="+levels); err != nil {
+		if err := cluster.Install(ctx, values...); err != nil {
 			t.Fatal(err)
 		}
 		waitPublished(ctx, t, node.Name, startLimit, fmt.Sprintf("%d devices", want), func(devices map[string]resourceapi.Device) error {
@@ -32,9 +32,9 @@ func furtherLevels(t *testing.T, node harness.Node, k kernelTopology) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { install(context.Background(), "{}", len(before)) })
+	t.Cleanup(func() { install(context.Background(), len(before)) })
 	// Six L3 groups, and the isolated core's and the machine's and its isolated core's.
-	install(t.Context(), "{l3,machine}", len(before)+9)
+	install(t.Context(), len(before)+9, "config.levels={l3,machine}")
 
 	ns := namespace(t)
 	pod := func(name string) {
