@@ -13,6 +13,7 @@
 //	any event        → Ledger.Updates  → containers whose CPUs must change
 //	container gone   → Ledger.Remove
 //	Unprepare        → Ledger.Release  → CPUs return to the shared pool
+//	machine changed  → Ledger.Replace  → another [Inventory], grants as they are
 //
 // The package knows neither Kubernetes nor the container runtime. Its only
 // effect on the world is the checkpoint, behind the [Store] interface.
