@@ -181,6 +181,20 @@ func (c cluster) must(ctx context.Context, stdin string, args ...string) string 
 	return out
 }
 
+// firstLine waits for the first line of a pod's log, which comes after the pod is
+// Ready.
+func (c cluster) firstLine(ctx context.Context, pod string) string {
+	c.t.Helper()
+	const limit = 30 * time.Second
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		if line, _, ended := strings.Cut(c.must(ctx, "", "logs", pod), "\n"); ended {
+			return line
+		}
+	}
+	c.t.Fatalf("waited %v for a line in the log of pod %s", limit, pod)
+	return ""
+}
+
 const podManifest = `apiVersion: v1
 kind: Pod
 metadata:
@@ -231,7 +245,7 @@ func TestLifeOfACluster(t *testing.T) {
 		c := cluster{t, c.env}
 		c.must(ctx, podManifest, "apply", "-f", "-")
 		c.must(ctx, "", "wait", "--for=condition=Ready", "pod/w", "--timeout=60s")
-		line, _, _ := strings.Cut(c.must(ctx, "", "logs", "w"), "\n")
+		line := c.firstLine(ctx, "w")
 		var e struct {
 			Event, CPUsAllowed, Affinity string
 			Time                         time.Time

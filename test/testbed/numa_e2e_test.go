@@ -188,7 +188,7 @@ func TestLifeOfAMachine(t *testing.T) {
 		c := cluster{t, m.env}
 		c.must(ctx, numaPod, "apply", "-f", "-")
 		c.must(ctx, "", "wait", "--for=condition=Ready", "pod/numa", "--timeout=90s")
-		if line, _, _ := strings.Cut(c.must(ctx, "", "logs", "numa"), "\n"); !strings.Contains(line, `"cpusAllowed":"0-23"`) {
+		if line := c.firstLine(ctx, "numa"); !strings.Contains(line, `"cpusAllowed":"0-23"`) {
 			t.Errorf("first line of the log: %q", line)
 		}
 		if out := c.must(ctx, "", "exec", "numa", "--", "/workload", "--for=20ms"); !strings.Contains(out, `"event":"end"`) {
