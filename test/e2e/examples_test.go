@@ -26,6 +26,9 @@ const needsCPUs = "topolet.dev/needs-cpus"
 // CPUs than this node can give run on a larger one, see TestLargeNode.
 func TestExamples(t *testing.T) {
 	n := claimable(t.Context(), t)
+	if n == 0 {
+		t.Fatal("the node offers no CPU")
+	}
 	for _, file := range exampleFiles(t) {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			pod := examplePod(t, file)

@@ -13,6 +13,8 @@ import (
 	"github.com/topolet/topolet/test/harness"
 )
 
+// The last test by its file's name: a kubelet that starts deletes the node's slices,
+// and the driver's library lets up to half a minute pass before it publishes again.
 func TestTopoletDoesNotStartBesideAStaticCPUManager(t *testing.T) {
 	before := claimable(t.Context(), t)
 	file := filepath.Join(cluster.Var("TESTBED_STATE"), "config", "kubelet.yaml")
