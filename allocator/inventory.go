@@ -54,6 +54,9 @@ func (inv *Inventory) siblings(cpus topology.CPUSet) topology.CPUSet {
 			all = all.Union(core.CPUs)
 		}
 	}
+	if all.IsEmpty() {
+		return all // nearly always, and on the way of every container
+	}
 	return all.Difference(cpus).Difference(inv.reserved)
 }
 
