@@ -93,10 +93,11 @@ func consistent(grants []Grant) error {
 		}
 		seen[g.UID] = true
 		for j, p := range g.Parts {
-			if p.CPUs.Size() != p.Count || p.Count == 0 {
-				return fmt.Errorf("grants[%d].parts[%d] has CPUs %q for a count of %d", i, j, p.CPUs, p.Count)
+			if p.CPUs.Size() != p.Count || p.Count == 0 && len(p.MemoryNodes) == 0 {
+				return fmt.Errorf("grants[%d].parts[%d] has CPUs %q for a count of %d, and memory of NUMA nodes %v",
+					i, j, p.CPUs, p.Count, p.MemoryNodes)
 			}
-			if p.RunsOn().IsEmpty() || !p.Idle.IsSubsetOf(p.CPUs) {
+			if p.RunsOn().IsEmpty() && p.Count > 0 || !p.Idle.IsSubsetOf(p.CPUs) {
 				return fmt.Errorf("grants[%d].parts[%d] has CPUs %s, of which %q are idle", i, j, p.CPUs, p.Idle)
 			}
 			if p.CPUs.Intersects(taken) {

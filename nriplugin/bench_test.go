@@ -23,11 +23,11 @@ func crowded(b *testing.B) (*Plugin, *fakeRuntime, []*api.PodSandbox, []*api.Con
 	r := &fakeRuntime{t: b, root: b.TempDir(), all: "0-127", pods: map[string]*api.PodSandbox{}}
 	r.write("sys/fs/cgroup/cgroup.controllers", "cpuset")
 	m := topologytest.New(topologytest.Spec{Sockets: 2, CoresPerL3: 32, Threads: 2})
-	ledger, err := allocator.NewLedger(m, topology.NewCPUSet(0, 64), discard{}, nil)
+	ledger, err := allocator.NewLedger(m, allocator.Policy{ReservedCPUs: topology.NewCPUSet(0, 64)}, discard{}, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
-	p := New("", ledger, os.DirFS(r.root))
+	p := New("", ledger, os.DirFS(r.root), &books{})
 	var ctrs []*api.Container
 	for i := range crowd {
 		c := r.newContainer("c" + strconv.Itoa(i))

@@ -50,10 +50,13 @@ func (p *Plugin) Synchronize(ctx context.Context, pods []*api.PodSandbox, ctrs [
 // CreateContainer gives the container its CPUs and takes those of a claim away
 // from everyone else. Those who were told so before and did not heed it are told
 // again. A container that names a claim it does not own is refused.
-func (p *Plugin) CreateContainer(_ context.Context, pod *api.PodSandbox, ctr *api.Container) (_ *api.ContainerAdjustment, _ []*api.ContainerUpdate, err error) {
+func (p *Plugin) CreateContainer(ctx context.Context, pod *api.PodSandbox, ctr *api.Container) (_ *api.ContainerAdjustment, _ []*api.ContainerUpdate, err error) {
 	defer p.metrics.observe("CreateContainer", &err)()
 	c, err := containerOf(pod, ctr)
 	if err != nil {
+		return nil, nil, err
+	}
+	if err := p.account(ctx, pod, ctr, c); err != nil {
 		return nil, nil, err
 	}
 	placement, err := p.ledger.Admit(c)
