@@ -139,6 +139,11 @@ func TestTranslate(t *testing.T) {
 	plain := allocator.Request{Name: "cpus", Domain: "numa-0", Share: "share-numa-0", Count: 2}
 	shared := plain
 	shared.SharedPool = true
+	everything := plain
+	everything.SharedPool, everything.IdleSiblings, everything.LocalMemory, everything.ManyPods = true, true, true, true
+	const all = `{"apiVersion":"topolet.dev/v1alpha1","kind":"CPUConfig","sharedPool":"Include","siblings":"Idle","memory":"Local","sharing":"ManyPods"}`
+	memory := memoryResult("memory-numa-1", map[resourceapi.QualifiedName]string{CapacityMemory: "1Gi"})
+	memoryRequest := allocator.Request{Name: "memory", Domain: "memory-numa-1", Share: "share-memory-numa-1", Memory: []allocator.Pages{{Bytes: 1 << 30}}, ManyPods: true}
 	first := func(request string) resourceapi.DeviceRequestAllocationResult {
 		r := cpus("numa-0", "2")
 		r.Request = request
@@ -168,6 +173,7 @@ func TestTranslate(t *testing.T) {
 		{"configuration for the one that was chosen", configured(allocated("c", first("cpus/many")), fromClaim, include, "cpus/many"), want(shared)},
 		{"configuration for one that was not", configured(allocated("c", first("cpus/many")), fromClaim, include, "cpus/few"), want(plain)},
 		{"configuration of the class", configured(allocated("c", cpus("numa-0", "2")), fromClass, include), want(shared)},
+		{"every field, of which only sharing is for memory too", configured(allocated("c", cpus("numa-0", "2"), memory), fromClaim, all), want(everything, memoryRequest)},
 		{"the claim overrides its class", configured(configured(allocated("c", cpus("numa-0", "2")), fromClass, include), fromClaim, exclude), want(plain)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

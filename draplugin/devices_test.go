@@ -147,6 +147,17 @@ func TestThePublishedSlicesKeepTheRulesOfTheAPI(t *testing.T) {
 	}
 }
 
+// With more units than a set of counters holds, each has to be looked up in its own.
+func TestLevelsOfManyUnitsKeepTheRulesOfTheAPI(t *testing.T) {
+	m := topologytest.New(topologytest.Spec{Sockets: 2, NUMAPerSocket: 4, L3PerNUMA: 5, CoresPerL3: 2})
+	r := newRigOn(t, m, allocator.Policy{ReservedCPUs: topology.NewCPUSet(0), ReservedMemory: allocator.Reserve{Percent: 100}, Levels: furtherLevels})
+	published := r.resources(nil).Pools[nodeName].Slices
+	keepTheRules(t, published, len(r.ledger.Inventory().Domains))
+	if n := len(published[0].SharedCounters); n != 2 {
+		t.Errorf("there are %d sets of counters, want one for each socket", n)
+	}
+}
+
 func TestATaintMakesTheSlicesSmaller(t *testing.T) {
 	spec := topologytest.Spec{NUMAPerSocket: resourceapi.ResourceSliceMaxDevices, CoresPerL3: 2}
 	r := newRig(t, spec)
