@@ -154,7 +154,7 @@ func (l *Ledger) assemble(claim Claim, requests []Request) (Grant, error) {
 		if !ok {
 			return Grant{}, &UnknownDomainError{Domain: r.Domain}
 		}
-		cpus, err := d.Choose(free, r.Count)
+		cpus, err := d.Choose(free, r.Count, topology.CPUSet{})
 		if err != nil {
 			return Grant{}, fmt.Errorf("request %q: %w", r.Name, err)
 		}
