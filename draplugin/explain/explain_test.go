@@ -356,3 +356,41 @@ func checkNearest(t *testing.T, n Node, before []Object, refusal Refusal, level 
 		t.Fatalf("%d CPUs are said to be the most that fits: %+v", nearest, refusal)
 	}
 }
+
+// Whatever is read without an error can be answered.
+func FuzzExplain(f *testing.F) {
+	files, err := filepath.Glob("testdata/*.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
+	n := nodeOf(topologytest.New(topologytest.Spec{NUMAPerSocket: 2, CoresPerL3: 3, Threads: 2}))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		objects, err := Read("f.yaml", bytes.NewReader(text))
+		if err != nil {
+			if strings.Contains(err.Error(), "\n") {
+				t.Errorf("the error has more than one line: %q", err)
+			}
+			return
+		}
+		n := n
+		for _, o := range objects {
+			if slice, ok := o.Value.(*resourceapi.ResourceSlice); ok {
+				n.Others = append(n.Others, slice)
+			}
+		}
+		answer, err := Explain(t.Context(), n, objects)
+		if err != nil {
+			return
+		}
+		if err := answer.WriteText(&bytes.Buffer{}); err != nil {
+			t.Error(err)
+		}
+	})
+}
