@@ -48,7 +48,9 @@ func (e *CountError) Error() string {
 // What fits into no part is taken out of several, the largest first: that makes
 // their number smallest. Each of these steps is best in itself; the fragments that
 // several parts leave together need not be the smallest ones. The cost is linear in
-// the domain's cores for each part that is taken and each scale.
+// the domain's cores for each part that is taken, and about doubles with each scale
+// that divides the domain further: what a part is divided into is tried out before
+// it is taken.
 //
 // The error is a [*CountError] or an [*InsufficientError].
 func (d *Domain) Choose(free topology.CPUSet, n int, near topology.CPUSet) (topology.CPUSet, error) {
