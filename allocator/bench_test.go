@@ -20,12 +20,32 @@ func BenchmarkChoose(b *testing.B) {
 				b.Run(fmt.Sprintf("cpus=%d/%s/n=%d", size, name, n), func(b *testing.B) {
 					b.ReportAllocs()
 					for b.Loop() {
-						if _, err := d.Choose(free, n); err != nil {
+						if _, err := d.Choose(free, n, topology.CPUSet{}); err != nil {
 							b.Fatal(err)
 						}
 					}
 				})
 			}
+		}
+	}
+}
+
+// BenchmarkChooseOnAWholeMachine has all scales: two sockets of four NUMA nodes of
+// four L3 groups of two clusters of four cores of two threads.
+func BenchmarkChooseOnAWholeMachine(b *testing.B) {
+	m := topologytest.New(topologytest.Spec{Sockets: 2, NUMAPerSocket: 4, L3PerNUMA: 4, CoresPerL3: 8, CoresPerCluster: 4, Threads: 2})
+	domains := Domains(m, topology.CPUSet{}, MachineLevel)
+	d := domains[len(domains)-1]
+	for name, free := range map[string]topology.CPUSet{"empty": m.Online, "fragmented": fragmented(m)} {
+		for _, n := range []int{8, 32, 128} {
+			b.Run(fmt.Sprintf("%s/n=%d", name, n), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := d.Choose(free, n, topology.CPUSet{}); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
 		}
 	}
 }

@@ -32,7 +32,78 @@ func TestChoose(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := Domains(topologytest.New(test.machine), topology.CPUSet{})[0]
-			got, err := d.Choose(set(t, test.free), test.n)
+			got, err := d.Choose(set(t, test.free), test.n, topology.CPUSet{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.String() != test.want {
+				t.Errorf("chose %s, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+func TestChooseIsNearTheDevices(t *testing.T) {
+	// Two L3 groups of four cores with two threads each: 0-3,8-11 and 4-7,12-15.
+	two := topologytest.Spec{L3PerNUMA: 2, CoresPerL3: 4, Threads: 2}
+	// Clusters of two cores in two L3 groups of four.
+	clusters := topologytest.Spec{L3PerNUMA: 2, CoresPerL3: 4, CoresPerCluster: 2}
+	for name, test := range map[string]struct {
+		machine topologytest.Spec
+		free    string
+		near    string
+		n       int
+		want    string
+	}{
+		"of two groups that are alike, the near one":      {two, "0-15", "4-7,12-15", 4, "4-5,12-13"},
+		"the group with more near cores":                  {two, "0-15", "3-7,11-15", 2, "4,12"},
+		"only free cores count as near":                   {two, "0-1,8-9,6-7,14-15", "1,9,4-5,12-13", 2, "1,9"},
+		"half a near core is not near":                    {two, "0-15", "4-7", 2, "0,8"},
+		"near cores of a group before its others":         {two, "0-3,8-11", "2-3,10-11", 4, "2-3,10-11"},
+		"not where it splits the CPUs":                    {two, "0-7,8-13", "0,4-5,8,12-13", 8, "0-3,8-11"},
+		"not where it leaves a larger fragment":           {two, "0-1,8-9,4-15", "4-7,12-15", 2, "0,8"},
+		"not where it takes a cluster more":               {clusters, "0,2-3,4-5,6", "0,2-3", 2, "2-3"},
+		"of two clusters that are alike, the near one":    {clusters, "0-3", "2-3", 2, "2-3"},
+		"of two groups taken as a whole, the near one":    {topologytest.Spec{L3PerNUMA: 3, CoresPerL3: 2}, "0-5", "4-5", 3, "0,4-5"},
+		"near CPUs that are not free are no preference":   {two, "0-15", "100-200", 2, "0,8"},
+		"near everything is no preference":                {two, "0-15", "0-15", 2, "0,8"},
+		"a near group that is not large enough is passed": {two, "0-15", "0-3,8-11", 10, "0-4,8-12"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := Domains(topologytest.New(test.machine), topology.CPUSet{})[0]
+			got, err := d.Choose(set(t, test.free), test.n, set(t, test.near))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.String() != test.want {
+				t.Errorf("chose %s, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+// What divides the CPUs of a whole machine counts for more than the fragments, at
+// every scale.
+func TestChooseOnAWholeMachine(t *testing.T) {
+	// Two sockets with two NUMA nodes of two L3 groups of two cores.
+	m := topologytest.New(topologytest.Spec{Sockets: 2, NUMAPerSocket: 2, L3PerNUMA: 2, CoresPerL3: 2})
+	// The first socket has one NUMA node of four L3 groups, once its others are reserved.
+	lopsided := topologytest.New(topologytest.Spec{Sockets: 2, NUMAPerSocket: 2, L3PerNUMA: 4, CoresPerL3: 1})
+	for name, test := range map[string]struct {
+		machine        *topology.Machine
+		reserved, free string
+		n              int
+		want           string
+	}{
+		"one L3 group of the roomy socket rather than two of the tight one": {m, "", "0,2,8-15", 2, "8-9"},
+		"one NUMA node rather than two of the tighter socket":               {m, "", "0,4,8-15", 2, "8-9"},
+		"two NUMA nodes of one socket rather than two sockets":              {m, "", "0-3,6,8-13", 6, "8-13"},
+		"a socket of one NUMA node is not worse for its L3 groups":          {lopsided, "4-7", "0-1,8-15", 2, "0-1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			domains := Domains(test.machine, set(t, test.reserved), MachineLevel)
+			d := domains[len(domains)-1]
+			got, err := d.Choose(set(t, test.free), test.n, topology.CPUSet{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -59,7 +130,7 @@ func TestChooseRefuses(t *testing.T) {
 		"free CPUs that are another domain's": {"8-15", 2, &InsufficientError{"numa-0", 2, 0}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := d.Choose(set(t, test.free), test.n)
+			got, err := d.Choose(set(t, test.free), test.n, topology.CPUSet{})
 			if err == nil || err.Error() != test.want.Error() {
 				t.Errorf("chose %q, error %v; want error %v", got, err, test.want)
 			}
@@ -67,8 +138,9 @@ func TestChooseRefuses(t *testing.T) {
 	}
 }
 
-// TestChooseKeepsItsPromises draws machines, free CPUs and counts, and checks
-// every choice against what the objective says, computed in another way.
+// TestChooseKeepsItsPromises draws machines, free CPUs, counts and near CPUs, and
+// checks every choice against what the objective says, computed in another way: what
+// is near must not matter to any of it.
 func TestChooseKeepsItsPromises(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a seed makes it repeatable
 	for range 100 {
@@ -85,7 +157,13 @@ func TestChooseKeepsItsPromises(t *testing.T) {
 func checkChoices(t *testing.T, rng *rand.Rand, spec topologytest.Spec) {
 	t.Helper()
 	m := topologytest.New(spec)
-	d := Domains(m, topology.CPUSet{})[0]
+	// Reserved cores make parts of different shapes.
+	reserved := m.Cores[rng.IntN(len(m.Cores))].CPUs.Union(m.Cores[rng.IntN(len(m.Cores))].CPUs)
+	domains := Domains(m, reserved)
+	if len(domains) == 0 {
+		return
+	}
+	d := domains[0]
 	for range 50 {
 		var ids []int
 		for _, cpu := range m.CPUs {
@@ -95,9 +173,13 @@ func checkChoices(t *testing.T, rng *rand.Rand, spec topologytest.Spec) {
 		}
 		free := topology.NewCPUSet(ids...)
 		n := d.ThreadsPerCore * (1 + rng.IntN(len(d.cores)))
+		var near topology.CPUSet
+		if len(m.L3Groups) > 0 && rng.IntN(3) > 0 {
+			near = m.L3Groups[rng.IntN(len(m.L3Groups))].CPUs
+		}
 
-		got, err := d.Choose(free, n)
-		perGroup := freeCores(m, free)
+		got, err := d.Choose(free, n, near)
+		perGroup := freeCores(m, free.Intersection(d.CPUs))
 		available := 0
 		for _, clusters := range perGroup {
 			for _, cores := range clusters {
@@ -114,7 +196,7 @@ func checkChoices(t *testing.T, rng *rand.Rand, spec topologytest.Spec) {
 		if err != nil {
 			t.Fatalf("%+v free %s: %d CPUs: %v", spec, free, n, err)
 		}
-		again, _ := d.Choose(free, n)
+		again, _ := d.Choose(free, n, near)
 		switch {
 		case got.Size() != n:
 			t.Fatalf("%+v free %s: %d CPUs: got %s", spec, free, n, got)

@@ -1,10 +1,11 @@
 // Package allocator decides which CPUs a claim gets and remembers who has them.
 //
 // It has two halves. Choice ([Domains], [Domain.Choose]) is a pure function: a
-// machine, the free CPUs and a count give a set of whole cores. The [Ledger] is
-// the one mutable state of the node: claims with their grants, and containers
-// with the claims they name. What every container's cpuset ought to be is
-// computed from that state, never stored beside it.
+// machine, the free CPUs and a count give a set of whole cores, and
+// [Domain.Explain] says why these. The [Ledger] is the one mutable state of the
+// node: claims with their grants, and containers with the claims they name. What
+// every container's cpuset ought to be is computed from that state, never stored
+// beside it.
 //
 // Data passes through it like this:
 //

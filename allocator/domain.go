@@ -43,8 +43,9 @@ type Domain struct {
 	// domains have a CPU in common if and only if they have a unit in common.
 	Units []Unit
 
-	cores  []core
-	groups []group
+	machine *topology.Machine
+	cores   []core
+	groups  []group
 }
 
 // NUMANode is the kernel's number of the one NUMA node that the domain's CPUs are
@@ -64,15 +65,34 @@ type core struct {
 	socket, node, l3, clus int
 }
 
+// at is the part of that scale in which the core is, or topology.None.
+func (c core) at(s scale) int {
+	return [scales]int{c.socket, c.node, c.l3, c.clus}[s]
+}
+
+// scale is a size of the parts that a choice keeps together.
+type scale int
+
+// The scales, from the whole to its parts. What divides a larger part counts for
+// more.
+const (
+	socketScale scale = iota
+	nodeScale
+	l3Scale
+	clusterScale
+	scales // how many there are
+)
+
 // kind is what all cores of a domain have in common beside their place.
 type kind struct {
 	coreType topology.CoreType
 	isolated bool
 }
 
-// group is a run of cores that share something, with the runs inside it. It
-// covers cores[from:to].
+// group is a run of cores that share something, with the runs inside it; none if
+// nothing divides it. It covers cores[from:to].
 type group struct {
+	scale    scale
 	from, to int
 	inner    []group
 }
@@ -159,15 +179,9 @@ func newDomain(m *topology.Machine, level Level, cores []core) *Domain {
 	// A core with a thread offline would make counts that cannot be placed.
 	cores = slices.DeleteFunc(cores, func(c core) bool { return len(c.cpus) != threads })
 	// What is nearest together stands together, at every scale.
-	scales := []func(core) int{
-		func(c core) int { return c.socket },
-		func(c core) int { return c.node },
-		func(c core) int { return c.l3 },
-		func(c core) int { return c.clus },
-	}
 	slices.SortFunc(cores, func(a, b core) int {
-		for _, scale := range scales {
-			if order := cmp.Compare(scale(a), scale(b)); order != 0 {
+		for s := range scales {
+			if order := cmp.Compare(a.at(s), b.at(s)); order != 0 {
 				return order
 			}
 		}
@@ -180,6 +194,7 @@ func newDomain(m *topology.Machine, level Level, cores []core) *Domain {
 		CoreType:       cores[0].kind.coreType,
 		ThreadsPerCore: threads,
 		Isolated:       cores[0].kind.isolated,
+		machine:        m,
 		cores:          cores,
 	}
 	ids := make([]int, 0, len(cores)*threads)
@@ -198,7 +213,10 @@ func newDomain(m *topology.Machine, level Level, cores []core) *Domain {
 	}
 	d.CPUs = topology.NewCPUSet(ids...)
 	d.NUMANodes, d.MemoryNodes = sortedSet(d.NUMANodes), sortedSet(d.MemoryNodes)
-	d.groups = nested(cores, 0, len(cores), scales)
+	d.groups = nested(cores, 0, len(cores), socketScale)
+	if d.groups == nil {
+		d.groups = []group{{to: len(cores)}}
+	}
 	return d
 }
 
@@ -207,28 +225,28 @@ func sortedSet(list []int) []int {
 	return slices.Compact(list)
 }
 
-// nested divides cores[from:to] into runs of the first scale, and these into runs
-// of the next. A scale that divides nothing is left out.
-func nested(cores []core, from, to int, scales []func(core) int) []group {
-	if len(scales) == 0 {
+// nested divides cores[from:to] into runs of that scale, and these into runs of the
+// next. A scale that divides nothing is left out.
+func nested(cores []core, from, to int, s scale) []group {
+	if s == scales {
 		return nil
 	}
-	groups := runs(cores, from, to, scales[0])
-	if len(groups) == 1 && len(scales) > 1 {
-		return nested(cores, from, to, scales[1:])
+	groups := runs(cores, from, to, s)
+	if len(groups) == 1 {
+		return nested(cores, from, to, s+1)
 	}
 	for i, g := range groups {
-		groups[i].inner = nested(cores, g.from, g.to, scales[1:])
+		groups[i].inner = nested(cores, g.from, g.to, s+1)
 	}
 	return groups
 }
 
-// runs divides cores[from:to] where the label changes.
-func runs(cores []core, from, to int, label func(core) int) []group {
+// runs divides cores[from:to] where the part of that scale changes.
+func runs(cores []core, from, to int, s scale) []group {
 	var groups []group
 	for i := from; i < to; i++ {
-		if i == from || label(cores[i]) != label(cores[i-1]) {
-			groups = append(groups, group{from: i})
+		if i == from || cores[i].at(s) != cores[i-1].at(s) {
+			groups = append(groups, group{scale: s, from: i})
 		}
 		groups[len(groups)-1].to = i + 1
 	}

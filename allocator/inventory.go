@@ -69,6 +69,23 @@ func (inv *Inventory) MemoryDomain(name string) (*MemoryDomain, bool) {
 	return inv.Memory[i], true
 }
 
+// near are the CPUs nearest to the memory that the requests are for.
+func (inv *Inventory) near(requests []Request) topology.CPUSet {
+	var cpus topology.CPUSet
+	for _, r := range requests {
+		d, ok := inv.MemoryDomain(r.Domain)
+		if !ok {
+			continue
+		}
+		for _, n := range inv.Machine.NUMANodes {
+			if slices.Contains(d.CPUNodes, n.ID) {
+				cpus = cpus.Union(n.CPUs)
+			}
+		}
+	}
+	return cpus
+}
+
 // siblings are the other CPUs of the cores that the CPUs are on. There are some
 // after threads were switched on: a claim from before got what its cores were then.
 func (inv *Inventory) siblings(cpus topology.CPUSet) topology.CPUSet {

@@ -145,9 +145,9 @@ func (l *Ledger) enter(claim Claim, requests []Request) (g Grant, undo func(), e
 // assemble chooses what all requests get, or nothing.
 func (l *Ledger) assemble(claim Claim, requests []Request) (Grant, error) {
 	g := Grant{Claim: claim}
-	free := l.inventory.Machine.Online.Difference(l.busy())
+	free, near := l.inventory.Machine.Online.Difference(l.busy()), l.inventory.near(requests)
 	for _, r := range requests {
-		part, err := l.serve(r, free, g.Parts)
+		part, err := l.serve(r, free, near, g.Parts)
 		if err != nil {
 			return Grant{}, fmt.Errorf("request %q: %w", r.Name, err)
 		}
@@ -157,9 +157,10 @@ func (l *Ledger) assemble(claim Claim, requests []Request) (Grant, error) {
 	return g, nil
 }
 
-// serve chooses what one request gets. The parts before it are those of its own
-// claim, which is not in the state yet.
-func (l *Ledger) serve(r Request, free topology.CPUSet, before []Part) (Part, error) {
+// serve chooses what one request gets. Near are the CPUs beside what else the claim
+// asks for. The parts before it are those of its own claim, which is not in the state
+// yet.
+func (l *Ledger) serve(r Request, free, near topology.CPUSet, before []Part) (Part, error) {
 	if d, ok := l.inventory.MemoryDomain(r.Domain); ok {
 		held := slices.Clone(before)
 		for _, g := range l.grants {
@@ -174,7 +175,7 @@ func (l *Ledger) serve(r Request, free topology.CPUSet, before []Part) (Part, er
 	if !ok {
 		return Part{}, &UnknownDomainError{Domain: r.Domain}
 	}
-	cpus, err := d.Choose(free, r.Count)
+	cpus, err := d.Choose(free, r.Count, near)
 	if err != nil {
 		return Part{}, err
 	}

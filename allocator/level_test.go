@@ -123,7 +123,7 @@ func TestAChoiceOutOfTheMachineTakesFewNUMANodesOfOneSocket(t *testing.T) {
 		{"0-1,4-5,8-10", 2, "8-9"},
 		{"0-1,4-5,8-11", 4, "8-11"}, // one node rather than two
 	} {
-		got, err := machine.Choose(set(t, test.free), test.n)
+		got, err := machine.Choose(set(t, test.free), test.n, topology.CPUSet{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -88,15 +88,8 @@ func discover(path string) (*topology.Machine, error) {
 
 // holdings reads who holds what from a checkpoint; nil is without one.
 func holdings(checkpoint string) ([]render.Holding, error) {
-	if checkpoint == "" {
-		return nil, nil
-	}
-	// To the daemon, a file that is not there means a node without claims.
-	if _, err := os.Stat(checkpoint); err != nil {
-		return nil, err
-	}
-	grants, err := allocator.FileStore{Path: checkpoint}.Load()
-	if err != nil {
+	grants, err := heldGrants(checkpoint)
+	if checkpoint == "" || err != nil {
 		return nil, err
 	}
 	held := []render.Holding{}
@@ -104,4 +97,16 @@ func holdings(checkpoint string) ([]render.Holding, error) {
 		held = append(held, render.Holding{Name: g.Namespace + "/" + g.Name, CPUs: g.CPUs()})
 	}
 	return held, nil
+}
+
+// heldGrants reads the grants of a checkpoint; none without one.
+func heldGrants(checkpoint string) ([]allocator.Grant, error) {
+	if checkpoint == "" {
+		return nil, nil
+	}
+	// To the daemon, a file that is not there means a node without claims.
+	if _, err := os.Stat(checkpoint); err != nil {
+		return nil, err
+	}
+	return allocator.FileStore{Path: checkpoint}.Load()
 }

@@ -56,12 +56,10 @@ func install(t *testing.T, values ...string) {
 		if err := cluster.Install(context.Background()); err != nil {
 			t.Error(err)
 		}
-		waitDaemon(t, 0)
 	})
 	if err := cluster.Install(t.Context(), values...); err != nil {
 		t.Fatal(err)
 	}
-	waitDaemon(t, 0)
 }
 
 // eventsOf are the messages of a pod's events with a reason.

@@ -41,6 +41,7 @@ func TestAlphaFeatures(t *testing.T) {
 	if err := gates("DRANodeAllocatableResources=true,DRAListTypeAttributes=true"); err != nil {
 		t.Fatal(err)
 	}
+	replaceDaemon(t, func() {}) // it was told once that the API server drops fields
 	if err := harness.Wait(t.Context(), startLimit, "the node to offer its CPU, counted by the scheduler", func(ctx context.Context) error {
 		devices, err := published(ctx, cluster.Var("TESTBED_NODE"))
 		if err != nil {

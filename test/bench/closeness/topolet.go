@@ -45,7 +45,7 @@ func (t *topolet) serve(claim int) (topology.CPUSet, error) {
 		if d.CPUs.Size()-d.consumed < t.sizes[claim] {
 			continue
 		}
-		cpus, err := d.Choose(d.free, t.sizes[claim])
+		cpus, err := d.Choose(d.free, t.sizes[claim], topology.CPUSet{})
 		if err != nil {
 			return topology.CPUSet{}, fmt.Errorf("where the scheduler sees room, topolet has none: %w", err)
 		}

@@ -39,6 +39,7 @@ func TestObjects(t *testing.T) {
 		"DaemonSet/topolet-system/topolet",
 		"DeviceClass//cpu-isolated.topolet.dev",
 		"DeviceClass//cpu.topolet.dev",
+		"DeviceClass//memory.topolet.dev",
 		"ServiceAccount/topolet-system/topolet",
 		"ValidatingAdmissionPolicy//topolet-claims",
 		"ValidatingAdmissionPolicy//topolet-resourceslices",
@@ -215,6 +216,7 @@ func TestDeviceClasses(t *testing.T) {
 	want := map[string]string{
 		"cpu.topolet.dev":          level + `"numa" && !` + isolated,
 		"cpu-isolated.topolet.dev": level + `"numa" && ` + isolated,
+		"memory.topolet.dev":       `device.driver == "topolet.dev" && device.attributes["topolet.dev"].?family.orValue("") == "memory"`,
 		"cpu-l3.topolet.dev":       level + `"l3" && !` + isolated,
 		"cpu-machine.topolet.dev":  level + `"machine" && !` + isolated,
 	}
