@@ -56,6 +56,11 @@ bench-closeness: ## Compare how close together topolet and the kubelet put the C
 	@go -C test/bench/closeness test .
 	@go -C test/bench/closeness run .
 
+# MEMORY_FLAGS are those of test/bench/memory, such as -gomaxprocs=512.
+.PHONY: bench-memory
+bench-memory: build ## Measure topolet's memory on a machine of 512 CPUs with 500 containers (3 minutes; MEMORY_FLAGS=…).
+	@go run ./test/bench/memory -topolet bin/topolet $(MEMORY_FLAGS)
+
 ##@ Lint
 
 # Each tool has a module of its own under test/tools. `go tool` builds it once

@@ -95,7 +95,7 @@ func BenchmarkUpdates(b *testing.B) {
 func busyLedger(b *testing.B, store Store, claims, containers int) *Ledger {
 	b.Helper()
 	m := topologytest.New(topologytest.Spec{Sockets: 2, NUMAPerSocket: 2, L3PerNUMA: 8, CoresPerL3: 8, Threads: 2})
-	l, err := NewLedger(m, DefaultReserved(m), store, nil)
+	l, err := NewLedger(m, Policy{ReservedCPUs: DefaultReserved(m)}, store, nil)
 	if err != nil {
 		b.Fatal(err)
 	}

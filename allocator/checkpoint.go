@@ -93,10 +93,11 @@ func consistent(grants []Grant) error {
 		}
 		seen[g.UID] = true
 		for j, p := range g.Parts {
-			if p.CPUs.Size() != p.Count || p.Count == 0 {
-				return fmt.Errorf("grants[%d].parts[%d] has CPUs %q for a count of %d", i, j, p.CPUs, p.Count)
+			if p.CPUs.Size() != p.Count || p.Count == 0 && len(p.MemoryNodes) == 0 {
+				return fmt.Errorf("grants[%d].parts[%d] has CPUs %q for a count of %d, and memory of NUMA nodes %v",
+					i, j, p.CPUs, p.Count, p.MemoryNodes)
 			}
-			if p.RunsOn().IsEmpty() || !p.Idle.IsSubsetOf(p.CPUs) {
+			if p.RunsOn().IsEmpty() && p.Count > 0 || !p.Idle.IsSubsetOf(p.CPUs) {
 				return fmt.Errorf("grants[%d].parts[%d] has CPUs %s, of which %q are idle", i, j, p.CPUs, p.Idle)
 			}
 			if p.CPUs.Intersects(taken) {
@@ -116,28 +117,34 @@ func (s FileStore) Save(grants []Grant) error {
 	if err != nil {
 		return fmt.Errorf("encode checkpoint: %w", err)
 	}
-	dir := filepath.Dir(s.Path)
-	temp, err := os.CreateTemp(dir, "."+filepath.Base(s.Path)+"-*")
-	if err != nil {
+	if err := replaceFile(s.Path, append(data, '\n'), (*os.File).Sync); err != nil {
 		return fmt.Errorf("write checkpoint: %w", err)
+	}
+	return nil
+}
+
+// replaceFile puts another file in the place of the one at the path, and returns
+// when it is on the disk. Sync is [os.File.Sync].
+func replaceFile(path string, data []byte, sync func(*os.File) error) error {
+	dir := filepath.Dir(path)
+	temp, err := os.CreateTemp(dir, "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return err
 	}
 	defer os.Remove(temp.Name()) //nolint:errcheck // gone already after the rename
-	_, err = temp.Write(append(data, '\n'))
-	if err = errors.Join(err, temp.Sync(), temp.Close()); err != nil {
-		return fmt.Errorf("write checkpoint: %w", err)
+	_, err = temp.Write(data)
+	if err = errors.Join(err, sync(temp), temp.Close()); err != nil {
+		return err
 	}
-	if err := os.Rename(temp.Name(), s.Path); err != nil {
-		return fmt.Errorf("write checkpoint: %w", err)
+	if err := os.Rename(temp.Name(), path); err != nil {
+		return err
 	}
 	// The rename is on the disk only when its folder is.
 	folder, err := os.Open(dir)
 	if err != nil {
-		return fmt.Errorf("write checkpoint: %w", err)
+		return err
 	}
-	if err := errors.Join(folder.Sync(), folder.Close()); err != nil {
-		return fmt.Errorf("write checkpoint: %w", err)
-	}
-	return nil
+	return errors.Join(sync(folder), folder.Close())
 }
 
 // SetAside renames a checkpoint that cannot be used and returns its new path, so

@@ -95,6 +95,65 @@ func TestAFailedSaveLeavesTheOldCheckpoint(t *testing.T) {
 	}
 }
 
+// What a crash leaves cannot be tried out here. That the disk is asked at the right
+// moments can.
+func TestTheNewCheckpointIsOnTheDiskBeforeItReplacesTheOldOneAndItsNameAfterwards(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "checkpoint.json")
+	content := func(path string) string {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	for _, test := range []struct {
+		name   string
+		broken int // the call that fails, from 1 on
+		asked  []string
+		left   string
+	}{
+		{"a disk in order", 0, []string{"file new, checkpoint old", "folder, checkpoint new"}, "new"},
+		{"a disk that does not take the file", 1, []string{"file new, checkpoint old"}, "old"},
+		{"a disk that does not take the name", 2, []string{"file new, checkpoint old", "folder, checkpoint new"}, "new"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if err := os.WriteFile(path, []byte("old"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			errDisk := errors.New("input/output error")
+			var asked []string
+			err := replaceFile(path, []byte("new"), func(f *os.File) error {
+				what := "folder"
+				if f.Name() != dir {
+					what = "file " + content(f.Name())
+				}
+				asked = append(asked, what+", checkpoint "+content(path))
+				if len(asked) == test.broken {
+					return errDisk
+				}
+				return nil
+			})
+			var want error
+			if test.broken > 0 {
+				want = errDisk
+			}
+			if !errors.Is(err, want) {
+				t.Errorf("the error is %v, want %v", err, want)
+			}
+			if diff := cmp.Diff(test.asked, asked); diff != "" {
+				t.Errorf("asked of the disk (-want +got):\n%s", diff)
+			}
+			if got := content(path); got != test.left {
+				t.Errorf("the checkpoint is %q, want %q", got, test.left)
+			}
+			if names := list(t, dir); len(names) != 1 {
+				t.Errorf("the folder holds %v", names)
+			}
+		})
+	}
+}
+
 func list(t *testing.T, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)

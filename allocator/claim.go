@@ -1,6 +1,7 @@
 package allocator
 
 import (
+	"reflect"
 	"slices"
 
 	"github.com/topolet/topolet/topology"
@@ -18,21 +19,25 @@ type Claim struct {
 	UID       ClaimUID `json:"uid"`
 	Namespace string   `json:"namespace"`
 	Name      string   `json:"name"`
-	// Pods are the pods that may use the claim.
+	// Pods are the pods that the claim is reserved for.
 	Pods []PodUID `json:"pods"`
 }
 
-// Request is one allocation result of a claim: some CPUs out of one domain.
+// Request is one allocation result of a claim: some CPUs out of one [Domain], or
+// memory out of one [MemoryDomain].
 type Request struct {
 	// Name is the request's name in the claim. It repeats when the request was
 	// answered with several devices.
 	Name string `json:"request"`
-	// Domain is the name of the [Domain] that the scheduler chose.
+	// Domain is the name of the domain that the scheduler chose.
 	Domain string `json:"domain"`
 	// Share tells apart several shares of one domain; it may be empty.
 	Share string `json:"share,omitempty"`
-	// Count is the number of CPUs.
-	Count int `json:"count"`
+	// Count is the number of CPUs; 0 for memory.
+	Count int `json:"count,omitempty"`
+	// Memory is how much of which pages, ordered by page size. Nothing of it binds
+	// the container to the node's memory without a share of it.
+	Memory []Pages `json:"memory,omitempty"`
 	// SharedPool adds the shared pool to the CPUs on which the container may run.
 	SharedPool bool `json:"sharedPool,omitempty"`
 	// IdleSiblings leaves all threads of each core but the first without work.
@@ -40,6 +45,8 @@ type Request struct {
 	IdleSiblings bool `json:"idleSiblings,omitempty"`
 	// LocalMemory keeps the container's memory on the NUMA nodes of its CPUs.
 	LocalMemory bool `json:"localMemory,omitempty"`
+	// ManyPods lets all pods of the claim's namespace use it, at the same time.
+	ManyPods bool `json:"manyPods,omitempty"`
 }
 
 // Grant is a claim with the CPUs it got. Grants are values: those handed out by
@@ -50,13 +57,16 @@ type Grant struct {
 	Parts []Part `json:"parts"`
 }
 
-// Part is a request with the CPUs it got.
+// Part is a request with what it got.
 type Part struct {
 	Request
-	// CPUs are nobody else's.
-	CPUs topology.CPUSet `json:"cpus"`
+	// CPUs are nobody else's; none for memory.
+	CPUs topology.CPUSet `json:"cpus,omitzero"`
 	// Idle are those of them on which nothing runs.
 	Idle topology.CPUSet `json:"idle,omitzero"`
+	// MemoryNodes are the NUMA nodes, by the kernel's numbers, that the memory of the
+	// part's containers comes from; none means any.
+	MemoryNodes []int `json:"memoryNodes,omitempty"`
 }
 
 // RunsOn returns the CPUs on which the part's containers run.
@@ -89,5 +99,35 @@ func (g Grant) union(request string, of func(Part) topology.CPUSet) topology.CPU
 
 // answers reports whether the grant was made for exactly these requests.
 func (g Grant) answers(requests []Request) bool {
-	return slices.EqualFunc(g.Parts, requests, func(p Part, r Request) bool { return p.Request == r })
+	return slices.EqualFunc(g.Parts, requests, func(p Part, r Request) bool { return reflect.DeepEqual(p.Request, r) })
+}
+
+// has reports whether the grant answers a request of that name, or any for the
+// empty name.
+func (g Grant) has(request string) bool {
+	return slices.ContainsFunc(g.Parts, func(p Part) bool { return request == "" || p.Name == request })
+}
+
+// isFor reports whether a pod may use what the grant has for a request.
+func (g Grant) isFor(pod PodUID, namespace, request string) bool {
+	if slices.Contains(g.Pods, pod) {
+		return true
+	}
+	return namespace == g.Namespace && !slices.ContainsFunc(g.Parts, func(p Part) bool {
+		return (request == "" || p.Name == request) && !p.ManyPods
+	})
+}
+
+// ownedBy is the claim with the one of the pods it is reserved for that it belongs
+// to: the one before, while that still has it, or else the first. Who comes later is
+// not meant, unless the request is for many pods.
+func (c Claim) ownedBy(before []PodUID) Claim {
+	for _, pod := range c.Pods {
+		if slices.Contains(before, pod) {
+			c.Pods = []PodUID{pod}
+			return c
+		}
+	}
+	c.Pods = c.Pods[:min(len(c.Pods), 1)]
+	return c
 }

@@ -53,16 +53,16 @@ func (e *UnknownClaimError) Error() string {
 		e.Container.Name, e.Container.PodNamespace, e.Container.PodName, e.Ref.Claim, e.Ref.Request)
 }
 
-// NotReservedError says that a container names a claim that belongs to other
-// pods.
+// NotReservedError says that a container names a claim that belongs to another
+// pod.
 type NotReservedError struct {
 	Container Container
 	Grant     Grant
 }
 
 func (e *NotReservedError) Error() string {
-	return fmt.Sprintf("container %s of pod %s/%s (%s) names claim %s/%s (%s), which was not reserved for this pod when it was prepared: "+
-		"use a claim of the pod's own, for example through a ResourceClaimTemplate",
+	return fmt.Sprintf("container %s of pod %s/%s (%s) names claim %s/%s (%s), which belongs to another pod: "+
+		"use a claim of the pod's own, for example through a ResourceClaimTemplate, or let the claim's CPUConfig say sharing: ManyPods",
 		e.Container.Name, e.Container.PodNamespace, e.Container.PodName, e.Container.Pod,
 		e.Grant.Namespace, e.Grant.Name, e.Grant.UID)
 }

@@ -2,33 +2,48 @@ package allocator
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/topolet/topolet/topology"
 )
+
+// Policy is what of a machine is given away, and how it is divided.
+type Policy struct {
+	// ReservedCPUs always stay in the shared pool. At least one of them must be
+	// online and not isolated.
+	ReservedCPUs topology.CPUSet
+	// ReservedMemory is kept back on each NUMA node.
+	ReservedMemory Reserve
+	// Levels are those beside the NUMA nodes.
+	Levels []Level
+}
 
 // Inventory is what a machine has to give. It never changes and is safe for
 // concurrent use: a machine that changes gets another one.
 type Inventory struct {
 	Machine *topology.Machine
-	// Domains is what claims are served from, in the order of [Domains].
+	// Domains is what claims for CPUs are served from, in the order of [Domains].
 	Domains []*Domain
+	// Memory is what claims for memory are served from.
+	Memory []*MemoryDomain
 
 	byName    map[string]*Domain
 	shareable topology.CPUSet // what the pool is when nothing is granted
 	reserved  topology.CPUSet // those of the configured ones that exist
 }
 
-func newInventory(m *topology.Machine, reserved topology.CPUSet, levels []Level) (*Inventory, error) {
+// NewInventory returns what a machine has to give under a policy.
+func NewInventory(m *topology.Machine, policy Policy) (*Inventory, error) {
 	shareable := m.Online.Difference(m.Isolated)
-	configured := reserved
-	reserved = reserved.Intersection(shareable)
+	reserved := policy.ReservedCPUs.Intersection(shareable)
 	if reserved.IsEmpty() {
 		return nil, fmt.Errorf("no reserved CPU is online and free of isolcpus: reserve at least one of %s, "+
 			"so that containers without a claim have a CPU to run on", shareable)
 	}
 	inv := &Inventory{
 		Machine:   m,
-		Domains:   Domains(m, configured, levels...),
+		Domains:   Domains(m, policy.ReservedCPUs, policy.Levels...),
+		Memory:    MemoryDomains(m, policy.ReservedMemory),
 		byName:    map[string]*Domain{},
 		shareable: shareable,
 		reserved:  reserved,
@@ -43,6 +58,15 @@ func newInventory(m *topology.Machine, reserved topology.CPUSet, levels []Level)
 func (inv *Inventory) Domain(name string) (*Domain, bool) {
 	d, ok := inv.byName[name]
 	return d, ok
+}
+
+// MemoryDomain returns the memory domain of that name.
+func (inv *Inventory) MemoryDomain(name string) (*MemoryDomain, bool) {
+	i := slices.IndexFunc(inv.Memory, func(d *MemoryDomain) bool { return d.Name == name })
+	if i < 0 {
+		return nil, false
+	}
+	return inv.Memory[i], true
 }
 
 // siblings are the other CPUs of the cores that the CPUs are on. There are some

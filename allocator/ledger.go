@@ -39,8 +39,7 @@ type Ledger struct {
 	// delays Grant and Release and nobody else. It is taken before mu.
 	saving sync.Mutex
 
-	reserved topology.CPUSet // as configured
-	levels   []Level         // beside the NUMA nodes
+	policy Policy
 
 	mu         sync.Mutex
 	inventory  *Inventory
@@ -49,21 +48,17 @@ type Ledger struct {
 }
 
 // NewLedger returns the ledger of a machine with the grants that a Store kept.
-// Reserved CPUs always stay in the shared pool; at least one of them must be
-// online and not isolated. Claims are served out of the machine's NUMA nodes, and
-// of the further levels.
 //
 // Grants are taken over as they are, also where the machine no longer has their
 // CPUs: [Ledger.Conflicts] tells.
-func NewLedger(m *topology.Machine, reserved topology.CPUSet, store Store, grants []Grant, levels ...Level) (*Ledger, error) {
-	inventory, err := newInventory(m, reserved, levels)
+func NewLedger(m *topology.Machine, policy Policy, store Store, grants []Grant) (*Ledger, error) {
+	inventory, err := NewInventory(m, policy)
 	if err != nil {
 		return nil, err
 	}
 	l := &Ledger{
 		store:      store,
-		reserved:   reserved,
-		levels:     levels,
+		policy:     policy,
 		inventory:  inventory,
 		grants:     map[ClaimUID]Grant{},
 		containers: map[ContainerID]*tracked{},
@@ -80,7 +75,7 @@ func NewLedger(m *topology.Machine, reserved topology.CPUSet, store Store, grant
 // until they are back. On an error, which is that of [NewLedger], nothing has
 // changed.
 func (l *Ledger) Replace(m *topology.Machine) error {
-	inventory, err := newInventory(m, l.reserved, l.levels)
+	inventory, err := NewInventory(m, l.policy)
 	if err != nil {
 		return err
 	}
@@ -97,9 +92,10 @@ func (l *Ledger) Inventory() *Inventory {
 	return l.inventory
 }
 
-// Grant gives a claim CPUs for each of its requests and returns when they are
-// stored. A claim that comes again gets what it has, with its pods brought up to
-// date. On an error nothing has changed.
+// Grant gives a claim what each of its requests asks for and returns when that is
+// stored. A claim that comes again gets what it has, with its pod brought up to date.
+// A claim belongs to one of the pods it is reserved for, and to the others only where
+// its requests say so. On an error nothing has changed.
 func (l *Ledger) Grant(claim Claim, requests []Request) (Grant, error) {
 	l.saving.Lock()
 	defer l.saving.Unlock()
@@ -121,6 +117,7 @@ func (l *Ledger) enter(claim Claim, requests []Request) (g Grant, undo func(), e
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	old, known := l.grants[claim.UID]
+	claim = claim.ownedBy(old.Pods)
 	switch {
 	case known && !old.answers(requests):
 		return Grant{}, nil, &ChangedClaimError{Claim: claim}
@@ -145,27 +142,50 @@ func (l *Ledger) enter(claim Claim, requests []Request) (g Grant, undo func(), e
 	}, nil
 }
 
-// assemble chooses the CPUs of all requests, or of none.
+// assemble chooses what all requests get, or nothing.
 func (l *Ledger) assemble(claim Claim, requests []Request) (Grant, error) {
 	g := Grant{Claim: claim}
 	free := l.inventory.Machine.Online.Difference(l.busy())
 	for _, r := range requests {
-		d, ok := l.inventory.Domain(r.Domain)
-		if !ok {
-			return Grant{}, &UnknownDomainError{Domain: r.Domain}
-		}
-		cpus, err := d.Choose(free, r.Count)
+		part, err := l.serve(r, free, g.Parts)
 		if err != nil {
 			return Grant{}, fmt.Errorf("request %q: %w", r.Name, err)
 		}
-		free = free.Difference(cpus)
-		part := Part{Request: r, CPUs: cpus}
-		if r.IdleSiblings {
-			part.Idle = d.siblings(cpus)
-		}
+		free = free.Difference(part.CPUs)
 		g.Parts = append(g.Parts, part)
 	}
 	return g, nil
+}
+
+// serve chooses what one request gets. The parts before it are those of its own
+// claim, which is not in the state yet.
+func (l *Ledger) serve(r Request, free topology.CPUSet, before []Part) (Part, error) {
+	if d, ok := l.inventory.MemoryDomain(r.Domain); ok {
+		held := slices.Clone(before)
+		for _, g := range l.grants {
+			held = append(held, g.Parts...)
+		}
+		if err := d.fits(r, held); err != nil {
+			return Part{}, err
+		}
+		return Part{Request: r, MemoryNodes: []int{d.NUMANode}}, nil
+	}
+	d, ok := l.inventory.Domain(r.Domain)
+	if !ok {
+		return Part{}, &UnknownDomainError{Domain: r.Domain}
+	}
+	cpus, err := d.Choose(free, r.Count)
+	if err != nil {
+		return Part{}, err
+	}
+	part := Part{Request: r, CPUs: cpus}
+	if r.IdleSiblings {
+		part.Idle = d.siblings(cpus)
+	}
+	if r.LocalMemory {
+		part.MemoryNodes = d.MemoryNodes
+	}
+	return part, nil
 }
 
 // Release takes a claim's CPUs back and returns when that is stored. A claim
@@ -224,32 +244,34 @@ func (l *Ledger) Admit(c Container) (Placement, error) {
 	return Placement{CPUs: cpus, MemoryNodes: l.memoryNodes(c), Unthrottled: l.ownsItsCPUs(c)}, nil
 }
 
-// memoryNodes are those of all claims' CPUs if one of the claims wants its memory
-// local, or none.
+// memoryNodes are those that the container's parts name; and those nearest to all its
+// CPUs, if some of them want their memory local.
 func (l *Ledger) memoryNodes(c Container) []int {
-	var nodes []int
+	var named, near []int
 	local := false
 	for p := range l.parts(c) {
 		local = local || p.LocalMemory
+		named = append(named, p.MemoryNodes...)
 		if d, ok := l.inventory.Domain(p.Domain); ok {
-			nodes = append(nodes, d.MemoryNodes...)
+			near = append(near, d.MemoryNodes...)
 		}
 	}
-	if !local {
-		return nil
+	if local {
+		named = append(named, near...)
 	}
-	slices.Sort(nodes)
-	return slices.Compact(nodes)
+	return sortedSet(named)
 }
 
 // ownsItsCPUs reports whether nobody else may run where the container does.
 func (l *Ledger) ownsItsCPUs(c Container) bool {
+	owns := false
 	for p := range l.parts(c) {
 		if p.SharedPool {
 			return false
 		}
+		owns = owns || !p.CPUs.IsEmpty()
 	}
-	return len(c.Claims) > 0
+	return owns
 }
 
 // parts are those that the container's claims name.
@@ -268,10 +290,10 @@ func (l *Ledger) parts(c Container) iter.Seq[Part] {
 func (l *Ledger) permitted(c Container) error {
 	for _, ref := range c.Claims {
 		g, ok := l.grants[ref.Claim]
-		if !ok || g.CPUsOf(ref.Request).IsEmpty() {
+		if !ok || !g.has(ref.Request) {
 			return &UnknownClaimError{Container: c, Ref: ref}
 		}
-		if !slices.Contains(g.Pods, c.Pod) {
+		if !g.isFor(c.Pod, c.PodNamespace, ref.Request) {
 			return &NotReservedError{Container: c, Grant: g}
 		}
 	}

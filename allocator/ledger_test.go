@@ -32,7 +32,7 @@ func (m *memory) Save(grants []Grant) error {
 func newLedger(t testing.TB, store Store, grants ...Grant) *Ledger {
 	t.Helper()
 	m := topologytest.New(topologytest.Spec{NUMAPerSocket: 2, CoresPerL3: 4})
-	l, err := NewLedger(m, topology.NewCPUSet(0), store, grants)
+	l, err := NewLedger(m, Policy{ReservedCPUs: topology.NewCPUSet(0)}, store, grants)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,9 +146,9 @@ func TestGrantIsIdempotent(t *testing.T) {
 	if store.saves != 1 {
 		t.Errorf("stored %d times", store.saves)
 	}
-	third := grant(t, l, claim("x", "pod", "another"), cpus(2, "numa-1"))
-	if !third.CPUs().Equals(first.CPUs()) || len(third.Pods) != 2 || store.saves != 2 {
-		t.Errorf("a claim with another pod became %+v after %d saves", third, store.saves)
+	third := grant(t, l, claim("x", "another"), cpus(2, "numa-1"))
+	if !third.CPUs().Equals(first.CPUs()) || third.Pods[0] != "another" || store.saves != 2 {
+		t.Errorf("a claim of another pod became %+v after %d saves", third, store.saves)
 	}
 }
 
@@ -159,7 +159,7 @@ func TestGrantRefuses(t *testing.T) {
 		want     string
 	}{
 		"a device that is not there": {claim("y"), cpus(1, "numa-9"),
-			`device "numa-9" does not exist on this node: the claim was allocated from an outdated picture of the machine; ` +
+			`request "cpus": device "numa-9" does not exist on this node: the claim was allocated from an outdated picture of the machine; ` +
 				`delete the pod so that the scheduler allocates anew`},
 		"more than is free": {claim("y"), cpus(3, "numa-0"),
 			`request "cpus": domain numa-0: 3 CPUs requested, 2 free in whole cores`},
@@ -196,7 +196,7 @@ func TestAGrantThatCannotBeStoredIsUndone(t *testing.T) {
 	if _, err := l.Grant(claim("y"), cpus(1, "numa-0")); !errors.Is(err, full) {
 		t.Errorf("new claim: %v", err)
 	}
-	if _, err := l.Grant(claim("x", "pod", "another"), cpus(1, "numa-0")); !errors.Is(err, full) {
+	if _, err := l.Grant(claim("x", "another"), cpus(1, "numa-0")); !errors.Is(err, full) {
 		t.Errorf("known claim with another pod: %v", err)
 	}
 	if err := l.Release("x"); !errors.Is(err, full) {
@@ -291,7 +291,7 @@ func TestAClaimThatIncludesTheSharedPoolFollowsIt(t *testing.T) {
 func TestIdleSiblingsAreNobodysToRunOn(t *testing.T) {
 	m := topologytest.New(topologytest.Spec{NUMAPerSocket: 2, CoresPerL3: 4, Threads: 2})
 	store := FileStore{Path: filepath.Join(t.TempDir(), "checkpoint.json")}
-	l, err := NewLedger(m, DefaultReserved(m), store, nil)
+	l, err := NewLedger(m, Policy{ReservedCPUs: DefaultReserved(m)}, store, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +302,7 @@ func TestIdleSiblingsAreNobodysToRunOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Also after a restart.
-	again, err := NewLedger(m, DefaultReserved(m), store, grants)
+	again, err := NewLedger(m, Policy{ReservedCPUs: DefaultReserved(m)}, store, grants)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -408,7 +408,7 @@ func TestThePoolIsNeverEmpty(t *testing.T) {
 	}
 	// The administrator reserves CPU 1, which x holds, instead of CPU 0.
 	m := topologytest.New(topologytest.Spec{NUMAPerSocket: 2, CoresPerL3: 4, Offline: "0"})
-	l, err := NewLedger(m, topology.NewCPUSet(1), store, store.grants)
+	l, err := NewLedger(m, Policy{ReservedCPUs: topology.NewCPUSet(1)}, store, store.grants)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -423,7 +423,7 @@ func TestThePoolIsNeverEmpty(t *testing.T) {
 func TestALedgerNeedsACPUForEveryoneElse(t *testing.T) {
 	m := topologytest.New(topologytest.Spec{CoresPerL3: 4, Isolated: "3"})
 	for _, reserved := range []string{"", "3", "7"} {
-		if _, err := NewLedger(m, set(t, reserved), &memory{}, nil); err == nil {
+		if _, err := NewLedger(m, Policy{ReservedCPUs: set(t, reserved)}, &memory{}, nil); err == nil {
 			t.Errorf("reserved %q was accepted", reserved)
 		}
 	}

@@ -92,7 +92,7 @@ func TestAThreadThatComesOnlineOnAClaimedCoreIsNobodys(t *testing.T) {
 	spec := topologytest.Spec{CoresPerL3: 4, Threads: 2}
 	on := topologytest.New(spec)
 	spec.Offline = "4-7" // one thread of each core
-	l, err := NewLedger(topologytest.New(spec), topology.NewCPUSet(0, 4), &memory{}, nil)
+	l, err := NewLedger(topologytest.New(spec), Policy{ReservedCPUs: topology.NewCPUSet(0, 4)}, &memory{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func TestAThreadThatComesOnlineOnAClaimedCoreIsNobodys(t *testing.T) {
 
 func TestACPUThatIsReservedAndIsolatedIsNotGivenAway(t *testing.T) {
 	m := topologytest.New(topologytest.Spec{CoresPerL3: 3, Isolated: "1"})
-	l, err := NewLedger(m, topology.NewCPUSet(0, 1), &memory{}, nil)
+	l, err := NewLedger(m, Policy{ReservedCPUs: topology.NewCPUSet(0, 1)}, &memory{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"k8s.io/utils/cpuset"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
 	"tags.cncf.io/container-device-interface/pkg/parser"
 	cdispec "tags.cncf.io/container-device-interface/specs-go"
@@ -82,7 +83,7 @@ func specName(uid allocator.ClaimUID) string { return specPrefix + string(uid) +
 
 // specOf describes the claim's requests. Each device carries an environment
 // variable, because CDI wants every device to change something, and because
-// start-up scripts like to know their CPUs; nothing ever reads it back.
+// start-up scripts like to know what they got; nothing ever reads it back.
 func specOf(g allocator.Grant) (*cdispec.Spec, error) {
 	vendor, class, _ := parser.ParseDevice(allocator.Ref{Claim: g.UID}.String())
 	spec := &cdispec.Spec{Kind: vendor + "/" + class}
@@ -91,7 +92,7 @@ func specOf(g allocator.Grant) (*cdispec.Spec, error) {
 		spec.Devices = append(spec.Devices, cdispec.Device{
 			Name: device,
 			ContainerEdits: cdispec.ContainerEdits{
-				Env: []string{envName(g.UID, request) + "=" + g.RunsOn(request).String()},
+				Env: environment(g, request),
 			},
 		})
 	}
@@ -108,8 +109,26 @@ func deviceID(uid allocator.ClaimUID, request string) string {
 	return allocator.Ref{Claim: uid, Request: request}.String()
 }
 
-func envName(uid allocator.ClaimUID, request string) string {
-	return strings.ToUpper(strings.NewReplacer("-", "_", ".", "_").Replace("TOPOLET_CPUS_" + string(uid) + "_" + request))
+// environment tells what the request got: CPUs, or the NUMA nodes of its memory.
+func environment(g allocator.Grant, request string) []string {
+	var env []string
+	if cpus := g.RunsOn(request); !cpus.IsEmpty() {
+		env = append(env, envName("TOPOLET_CPUS", g.UID, request)+"="+cpus.String())
+	}
+	var nodes []int
+	for _, p := range g.Parts {
+		if p.Name == request {
+			nodes = append(nodes, p.MemoryNodes...)
+		}
+	}
+	if len(nodes) > 0 {
+		env = append(env, envName("TOPOLET_MEMORY_NODES", g.UID, request)+"="+cpuset.New(nodes...).String())
+	}
+	return env
+}
+
+func envName(prefix string, uid allocator.ClaimUID, request string) string {
+	return strings.ToUpper(strings.NewReplacer("-", "_", ".", "_").Replace(prefix + "_" + string(uid) + "_" + request))
 }
 
 // requestNames returns the names of the grant's requests, each once.

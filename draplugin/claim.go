@@ -52,25 +52,30 @@ func translate(claim *resourceapi.ResourceClaim, pool string) (allocator.Claim, 
 		}
 		field := fmt.Sprintf("status.allocation.devices.results[%d]", i)
 		if ptr.Deref(result.AdminAccess, false) {
-			return owner, nil, &ClaimError{field + ".adminAccess", "true", "CPUs cannot be shared with their owner: ask without adminAccess"}
-		}
-		count, err := consumedCPUs(result, field)
-		if err != nil {
-			return owner, nil, err
+			return owner, nil, &ClaimError{field + ".adminAccess", "true", "what is somebody's own cannot be shared: ask without adminAccess"}
 		}
 		config, err := configOf(result, devices.Config)
 		if err != nil {
 			return owner, nil, err
 		}
-		requests = append(requests, allocator.Request{
-			Name:         resourceclaim.BaseRequestRef(result.Request),
-			Domain:       result.Device,
-			Share:        string(ptr.Deref(result.ShareID, types.UID(""))),
-			Count:        count,
-			SharedPool:   config.SharedPool == v1alpha1.Include,
-			IdleSiblings: config.Siblings == v1alpha1.Idle,
-			LocalMemory:  config.Memory == v1alpha1.Local,
-		})
+		request := allocator.Request{
+			Name:     resourceclaim.BaseRequestRef(result.Request),
+			Domain:   result.Device,
+			Share:    string(ptr.Deref(result.ShareID, types.UID(""))),
+			ManyPods: config.Sharing == v1alpha1.ManyPods,
+		}
+		if allocator.IsMemory(result.Device) {
+			request.Memory, err = consumedMemory(result, field)
+		} else {
+			request.SharedPool = config.SharedPool == v1alpha1.Include
+			request.IdleSiblings = config.Siblings == v1alpha1.Idle
+			request.LocalMemory = config.Memory == v1alpha1.Local
+			request.Count, err = consumedCPUs(result, field)
+		}
+		if err != nil {
+			return owner, nil, err
+		}
+		requests = append(requests, request)
 	}
 	if len(requests) == 0 {
 		return owner, nil, &ClaimError{"status.allocation.devices.results", "",
@@ -79,12 +84,13 @@ func translate(claim *resourceapi.ResourceClaim, pool string) (allocator.Claim, 
 	return owner, requests, nil
 }
 
+const remedyConsumable = "the feature gate DRAConsumableCapacity must be on in kube-apiserver, kube-scheduler and kubelet"
+
 func consumedCPUs(result resourceapi.DeviceRequestAllocationResult, field string) (int, error) {
 	field = fmt.Sprintf("%s.consumedCapacity[%s]", field, CapacityCPUs)
 	consumed, ok := result.ConsumedCapacity[CapacityCPUs]
 	if !ok {
-		return 0, &ClaimError{field, "", "the allocation does not say how many CPUs: " +
-			"the feature gate DRAConsumableCapacity must be on in kube-apiserver, kube-scheduler and kubelet"}
+		return 0, &ClaimError{field, "", "the allocation does not say how many CPUs: " + remedyConsumable}
 	}
 	count := consumed.Value() // rounded up
 	if consumed.Cmp(*quantity(count)) != 0 || count <= 0 || count > topology.MaxCPUs {

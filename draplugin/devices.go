@@ -3,6 +3,7 @@ package draplugin
 import (
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	resourceapi "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/dynamic-resource-allocation/deviceattribute"
@@ -29,6 +30,12 @@ const (
 	AttributeCoreType       resourceapi.QualifiedName = DriverName + "/coreType"
 	AttributeThreadsPerCore resourceapi.QualifiedName = DriverName + "/threadsPerCore"
 	AttributeIsolated       resourceapi.QualifiedName = DriverName + "/isolated"
+	// AttributeFamily is what a device is: [FamilyCPU] or [FamilyMemory].
+	AttributeFamily resourceapi.QualifiedName = DriverName + "/family"
+	// AttributeCPUNode is the NUMA node of a device's CPUs, or of those nearest to its
+	// memory. Memory without CPUs, such as a high-bandwidth stack, has another one
+	// than its own.
+	AttributeCPUNode resourceapi.QualifiedName = DriverName + "/cpuNUMANode"
 	// AttributeNetworkFunctions and AttributeNVMeFunctions count the PCI functions
 	// of these classes on the device's NUMA nodes, virtual functions left out. By
 	// them a claim gets CPUs beside the host's own network card or disk, which no
@@ -40,11 +47,27 @@ const (
 	AttributeCPUSet resourceapi.QualifiedName = DriverName + "/cpuset"
 )
 
+// The families of devices.
+const (
+	FamilyCPU    = "cpu"
+	FamilyMemory = "memory"
+)
+
+// Publication says what is published that not every cluster understands.
+type Publication struct {
+	// Lists publishes attributes of several values (feature gate
+	// DRAListTypeAttributes).
+	Lists bool
+	// NodeAllocatable has the scheduler count what claims hold as requested by their
+	// pods (feature gate DRANodeAllocatableResources, KEP-5517).
+	NodeAllocatable bool
+}
+
 // Devices returns a consumable device for each domain, in the same order and
-// under the same name. A domain of so many units that the API has no room for its
-// counters is left out: a machine level of more than 64.
-func Devices(inv *allocator.Inventory) []resourceapi.Device {
-	devices := make([]resourceapi.Device, 0, len(inv.Domains))
+// under the same name, those of memory last. A domain of so many units that the API
+// has no room for its counters is left out: a machine level of more than 64.
+func Devices(inv *allocator.Inventory, publication Publication) []resourceapi.Device {
+	devices := make([]resourceapi.Device, 0, len(inv.Domains)+len(inv.Memory))
 	counters := countersOf(inv.Domains)
 	for _, d := range inv.Domains {
 		consumed := counters.consumedBy(d)
@@ -52,22 +75,38 @@ func Devices(inv *allocator.Inventory) []resourceapi.Device {
 			continue
 		}
 		cpus, threads := int64(d.CPUs.Size()), int64(d.ThreadsPerCore)
-		devices = append(devices, resourceapi.Device{
+		device := resourceapi.Device{
 			Name:                     d.Name,
-			Attributes:               attributes(inv.Machine, d),
+			Attributes:               attributes(inv.Machine, d, publication.Lists),
 			AllowMultipleAllocations: ptr.To(true),
 			ConsumesCounters:         consumed,
 			Capacity: map[resourceapi.QualifiedName]resourceapi.DeviceCapacity{
 				CapacityCPUs:    capacity(cpus, threads),
 				CapacityTenants: capacity(cpus/threads, 1),
 			},
-		})
+		}
+		if publication.NodeAllocatable {
+			device.NodeAllocatableResources = counting(corev1.ResourceCPU, CapacityCPUs)
+		}
+		devices = append(devices, device)
+	}
+	for _, d := range inv.Memory {
+		devices = append(devices, memoryDevice(d, publication))
 	}
 	return devices
 }
 
-func attributes(m *topology.Machine, d *allocator.Domain) map[resourceapi.QualifiedName]resourceapi.DeviceAttribute {
+// counting has the scheduler count what is consumed of a capacity as the node's
+// resource of another name.
+func counting(name corev1.ResourceName, capacity resourceapi.QualifiedName) map[corev1.ResourceName]resourceapi.NodeAllocatableResource {
+	return map[corev1.ResourceName]resourceapi.NodeAllocatableResource{
+		name: {Mapping: &resourceapi.NodeAllocatableMapping{CapacityKey: &capacity, CapacityMultiplier: quantity(1)}},
+	}
+}
+
+func attributes(m *topology.Machine, d *allocator.Domain, lists bool) map[resourceapi.QualifiedName]resourceapi.DeviceAttribute {
 	attrs := map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{
+		AttributeFamily:           {StringValue: ptr.To(FamilyCPU)},
 		AttributeLevel:            {StringValue: ptr.To(string(d.Level))},
 		AttributeCoreType:         {StringValue: ptr.To(string(d.CoreType))},
 		AttributeThreadsPerCore:   {IntValue: ptr.To(int64(d.ThreadsPerCore))},
@@ -76,12 +115,58 @@ func attributes(m *topology.Machine, d *allocator.Domain) map[resourceapi.Qualif
 		AttributeNVMeFunctions:    {IntValue: ptr.To(functionsNear(m, d, classNVMe))},
 	}
 	if node := d.NUMANode(); node != topology.None {
-		attrs[deviceattribute.StandardDeviceAttributeNUMANode] = resourceapi.DeviceAttribute{IntValue: ptr.To(int64(node))}
+		attrs[AttributeCPUNode] = resourceapi.DeviceAttribute{IntValue: ptr.To(int64(node))}
 	}
+	var nodes []int64
+	for _, node := range d.NUMANodes {
+		nodes = append(nodes, int64(node))
+	}
+	setAttribute(attrs, deviceattribute.StandardDeviceAttributeNUMANode, lists, nodes, resourceapi.DeviceAttribute{IntValues: nodes},
+		func(n int64) resourceapi.DeviceAttribute { return resourceapi.DeviceAttribute{IntValue: &n} })
+	roots := rootsNear(m, d)
+	setAttribute(attrs, deviceattribute.StandardDeviceAttributePCIeRoot, lists, roots, resourceapi.DeviceAttribute{StringValues: roots},
+		func(s string) resourceapi.DeviceAttribute { return resourceapi.DeviceAttribute{StringValue: &s} })
 	if d.Socket != topology.None {
 		attrs[AttributeSocket] = resourceapi.DeviceAttribute{IntValue: ptr.To(int64(d.Socket))}
 	}
 	return attrs
+}
+
+// setAttribute sets the attribute to its only value; or to all of them, where lists
+// are published and the API has room for so many.
+func setAttribute[T any](attrs map[resourceapi.QualifiedName]resourceapi.DeviceAttribute, name resourceapi.QualifiedName, lists bool,
+	values []T, list resourceapi.DeviceAttribute, scalar func(T) resourceapi.DeviceAttribute,
+) {
+	switch {
+	case len(values) == 1:
+		attrs[name] = scalar(values[0])
+	case len(values) > 1 && lists && len(values) <= maxListValues:
+		attrs[name] = list
+	}
+}
+
+// maxListValues leaves room for two lists and the scalar attributes among the values
+// that the API allows for a device.
+const maxListValues = resourceapi.ResourceSliceMaxAttributeValuesPerDevice/2 - 8
+
+// rootsNear are the PCIe roots with functions on a domain's NUMA nodes, as Kubernetes
+// names them; on a machine without NUMA, all.
+func rootsNear(m *topology.Machine, d *allocator.Domain) []string {
+	var roots []string
+	for _, f := range m.PCI.Functions {
+		if f.Root == topology.None || !isNear(m, d, f) {
+			continue
+		}
+		if root := m.PCI.Roots[f.Root].String(); !slices.Contains(roots, root) {
+			roots = append(roots, root)
+		}
+	}
+	slices.Sort(roots)
+	return roots
+}
+
+func isNear(m *topology.Machine, d *allocator.Domain, f topology.PCIFunction) bool {
+	return slices.Contains(d.NUMANodes, f.Locality.NUMANode) || len(m.NUMANodes) == 0
 }
 
 // pciClass is the leading part of a PCI class, and by how many bits it leads.
@@ -98,8 +183,7 @@ func functionsNear(m *topology.Machine, d *allocator.Domain, class pciClass) int
 	var n int64
 	for _, f := range m.PCI.Functions {
 		if f.Class != topology.None && f.Class>>class.shift == class.code &&
-			f.PhysicalFunction == topology.None &&
-			(slices.Contains(d.NUMANodes, f.Locality.NUMANode) || len(m.NUMANodes) == 0) {
+			f.PhysicalFunction == topology.None && isNear(m, d, f) {
 			n++
 		}
 	}

@@ -21,16 +21,7 @@ import (
 func picture(d resourceapi.Device) string {
 	var words []string
 	for name, a := range d.Attributes {
-		value := ""
-		switch {
-		case a.StringValue != nil:
-			value = *a.StringValue
-		case a.IntValue != nil:
-			value = fmt.Sprint(*a.IntValue)
-		case a.BoolValue != nil:
-			value = fmt.Sprint(*a.BoolValue)
-		}
-		words = append(words, strings.TrimPrefix(string(name), "topolet.dev/")+"="+value)
+		words = append(words, strings.TrimPrefix(string(name), "topolet.dev/")+"="+valueOf(a))
 	}
 	for name, c := range d.Capacity {
 		text := fmt.Sprintf("%s:%v default %v", strings.TrimPrefix(string(name), "topolet.dev/"), c.Value.String(), c.RequestPolicy.Default)
@@ -46,53 +37,69 @@ func picture(d resourceapi.Device) string {
 	return d.Name + " " + strings.Join(words, ", ")
 }
 
+func valueOf(a resourceapi.DeviceAttribute) string {
+	switch {
+	case a.StringValue != nil:
+		return *a.StringValue
+	case a.IntValue != nil:
+		return fmt.Sprint(*a.IntValue)
+	case a.BoolValue != nil:
+		return fmt.Sprint(*a.BoolValue)
+	case a.IntValues != nil:
+		return fmt.Sprint(a.IntValues)
+	case a.StringValues != nil:
+		return fmt.Sprint(a.StringValues)
+	}
+	return ""
+}
+
 func TestDevices(t *testing.T) {
 	for _, tc := range []struct {
 		machine string
 		want    []string
 	}{
 		{"two threads per core", []string{
-			"numa-0 coreType=standard, cpus:14 default 2 from 2 by 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:7 default 1 from 1 by 1, threadsPerCore=2",
-			"numa-1 coreType=standard, cpus:16 default 2 from 2 by 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=1, socket=0, tenants:8 default 1 from 1 by 1, threadsPerCore=2",
-			"numa-2 coreType=standard, cpus:16 default 2 from 2 by 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=2, socket=1, tenants:8 default 1 from 1 by 1, threadsPerCore=2",
-			"numa-3 coreType=standard, cpus:16 default 2 from 2 by 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=3, socket=1, tenants:8 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-0 coreType=standard, cpuNUMANode=0, cpus:14 default 2 from 2 by 2, family=cpu, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:7 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-1 coreType=standard, cpuNUMANode=1, cpus:16 default 2 from 2 by 2, family=cpu, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=1, socket=0, tenants:8 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-2 coreType=standard, cpuNUMANode=2, cpus:16 default 2 from 2 by 2, family=cpu, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=2, socket=1, tenants:8 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-3 coreType=standard, cpuNUMANode=3, cpus:16 default 2 from 2 by 2, family=cpu, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=3, socket=1, tenants:8 default 1 from 1 by 1, threadsPerCore=2",
 		}},
 		{"four threads per core", []string{
-			"numa-0 coreType=standard, cpus:16 default 4 from 4 by 4, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:4 default 1 from 1 by 1, threadsPerCore=4",
-			"numa-1 coreType=standard, cpus:20 default 4 from 4 by 4, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=1, socket=1, tenants:5 default 1 from 1 by 1, threadsPerCore=4",
+			"numa-0 coreType=standard, cpuNUMANode=0, cpus:16 default 4 from 4 by 4, family=cpu, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:4 default 1 from 1 by 1, threadsPerCore=4",
+			"numa-1 coreType=standard, cpuNUMANode=1, cpus:20 default 4 from 4 by 4, family=cpu, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=1, socket=1, tenants:5 default 1 from 1 by 1, threadsPerCore=4",
 		}},
 		{"two types of cores", []string{
-			"numa-0 coreType=performance, cpus:6 default 2 from 2 by 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:3 default 1 from 1 by 1, threadsPerCore=2",
-			"numa-0-efficiency coreType=efficiency, cpus:8 default 1 from 1 by 1, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:8 default 1 from 1 by 1, threadsPerCore=1",
+			"numa-0 coreType=performance, cpuNUMANode=0, cpus:6 default 2 from 2 by 2, family=cpu, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:3 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-0-efficiency coreType=efficiency, cpuNUMANode=0, cpus:8 default 1 from 1 by 1, family=cpu, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:8 default 1 from 1 by 1, threadsPerCore=1",
 		}},
 		// The smallest devices leave no room for a range.
 		{"one core to give", []string{
-			"numa-0 coreType=standard, cpus:2 default 2 only 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:1 default 1 only 1, threadsPerCore=2",
+			"numa-0 coreType=standard, cpuNUMANode=0, cpus:2 default 2 only 2, family=cpu, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:1 default 1 only 1, threadsPerCore=2",
 		}},
 		{"one CPU to give", []string{
-			"numa-0 coreType=standard, cpus:1 default 1 only 1, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:1 default 1 only 1, threadsPerCore=1",
+			"numa-0 coreType=standard, cpuNUMANode=0, cpus:1 default 1 only 1, family=cpu, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:1 default 1 only 1, threadsPerCore=1",
 		}},
 		{"two cores to give", []string{
-			"numa-0 coreType=standard, cpus:4 default 2 from 2 by 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:2 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-0 coreType=standard, cpuNUMANode=0, cpus:4 default 2 from 2 by 2, family=cpu, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:2 default 1 from 1 by 1, threadsPerCore=2",
 		}},
 		{"node numbers with holes", []string{
-			"numa-0 coreType=standard, cpus:2 default 1 from 1 by 1, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:2 default 1 from 1 by 1, threadsPerCore=1",
-			"numa-8 coreType=standard, cpus:3 default 1 from 1 by 1, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=8, socket=0, tenants:3 default 1 from 1 by 1, threadsPerCore=1",
-			"numa-250 coreType=standard, cpus:3 default 1 from 1 by 1, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=250, socket=1, tenants:3 default 1 from 1 by 1, threadsPerCore=1",
-			"numa-252 coreType=standard, cpus:3 default 1 from 1 by 1, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=252, socket=1, tenants:3 default 1 from 1 by 1, threadsPerCore=1",
+			"numa-0 coreType=standard, cpuNUMANode=0, cpus:2 default 1 from 1 by 1, family=cpu, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:2 default 1 from 1 by 1, threadsPerCore=1",
+			"numa-8 coreType=standard, cpuNUMANode=8, cpus:3 default 1 from 1 by 1, family=cpu, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=8, socket=0, tenants:3 default 1 from 1 by 1, threadsPerCore=1",
+			"numa-250 coreType=standard, cpuNUMANode=250, cpus:3 default 1 from 1 by 1, family=cpu, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=250, socket=1, tenants:3 default 1 from 1 by 1, threadsPerCore=1",
+			"numa-252 coreType=standard, cpuNUMANode=252, cpus:3 default 1 from 1 by 1, family=cpu, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=252, socket=1, tenants:3 default 1 from 1 by 1, threadsPerCore=1",
 		}},
 		// A node that does not exist must not be published.
 		{"no NUMA", []string{
-			"numa-0 coreType=standard, cpus:10 default 2 from 2 by 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, socket=0, tenants:5 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-0 coreType=standard, cpus:10 default 2 from 2 by 2, family=cpu, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, socket=0, tenants:5 default 1 from 1 by 1, threadsPerCore=2",
 		}},
 		{"nodes of memory only", []string{
-			"numa-0 coreType=standard, cpus:6 default 2 from 2 by 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:3 default 1 from 1 by 1, threadsPerCore=2",
-			"numa-1 coreType=standard, cpus:8 default 2 from 2 by 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=1, socket=1, tenants:4 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-0 coreType=standard, cpuNUMANode=0, cpus:6 default 2 from 2 by 2, family=cpu, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:3 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-1 coreType=standard, cpuNUMANode=1, cpus:8 default 2 from 2 by 2, family=cpu, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=1, socket=1, tenants:4 default 1 from 1 by 1, threadsPerCore=2",
 		}},
 		{"isolated CPUs", []string{
-			"numa-0 coreType=standard, cpus:4 default 2 from 2 by 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:2 default 1 from 1 by 1, threadsPerCore=2",
-			"numa-0-isolated coreType=standard, cpus:2 default 2 only 2, isolated=true, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:1 default 1 only 1, threadsPerCore=2",
-			"numa-1 coreType=standard, cpus:8 default 2 from 2 by 2, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=1, socket=1, tenants:4 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-0 coreType=standard, cpuNUMANode=0, cpus:4 default 2 from 2 by 2, family=cpu, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:2 default 1 from 1 by 1, threadsPerCore=2",
+			"numa-0-isolated coreType=standard, cpuNUMANode=0, cpus:2 default 2 only 2, family=cpu, isolated=true, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=0, socket=0, tenants:1 default 1 only 1, threadsPerCore=2",
+			"numa-1 coreType=standard, cpuNUMANode=1, cpus:8 default 2 from 2 by 2, family=cpu, isolated=false, level=numa, networkFunctions=0, nvmeFunctions=0, resource.kubernetes.io/numaNode=1, socket=1, tenants:4 default 1 from 1 by 1, threadsPerCore=2",
 		}},
 	} {
 		t.Run(tc.machine, func(t *testing.T) {
@@ -102,7 +109,9 @@ func TestDevices(t *testing.T) {
 			}
 			var got []string
 			for _, d := range newRig(t, spec).resources(nil).Pools[nodeName].Slices[0].Devices {
-				got = append(got, picture(d))
+				if !allocator.IsMemory(d.Name) {
+					got = append(got, picture(d))
+				}
 			}
 			if diff := cmp.Diff(tc.want, got); diff != "" {
 				t.Errorf("devices (-want +got):\n%s", diff)
@@ -118,7 +127,8 @@ func TestADeviceCountsTheFunctionsBesideItsCPUs(t *testing.T) {
 		{Bus: 0x80, NUMANode: 1, Functions: []topologytest.PCIFunction{topologytest.Port(topologytest.NIC(8, 2)), topologytest.Port(topologytest.GPU())}},
 	}
 	got := map[string]string{}
-	for _, d := range newRig(t, spec).resources(nil).Pools[nodeName].Slices[0].Devices {
+	r := newRig(t, spec)
+	for _, d := range Devices(r.ledger.Inventory(), Publication{})[:len(r.ledger.Inventory().Domains)] {
 		got[d.Name] = fmt.Sprint(*d.Attributes[AttributeNetworkFunctions].IntValue, " network, ", *d.Attributes[AttributeNVMeFunctions].IntValue, " NVMe")
 	}
 	want := map[string]string{"numa-0": "0 network, 2 NVMe", "numa-1": "1 network, 0 NVMe"}
@@ -131,7 +141,8 @@ func TestThePublishedSlicesKeepTheRulesOfTheAPI(t *testing.T) {
 	for name, spec := range machines {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, spec)
-			keepTheRules(t, r.resources(nil).Pools[nodeName].Slices, len(allocator.Domains(r.machine, r.reserved)))
+			inv := r.ledger.Inventory()
+			keepTheRules(t, r.resources(nil).Pools[nodeName].Slices, len(inv.Domains)+len(inv.Memory))
 		})
 	}
 }
@@ -190,7 +201,7 @@ func keepTheRules(t testing.TB, published []resourceslice.Slice, devices int) {
 					}
 				}
 			}
-			if len(d.Taints) > 0 || len(d.ConsumesCounters) > 0 {
+			if len(d.Taints) > 0 || len(d.ConsumesCounters) > 0 || lists(d) > 0 {
 				limit = resourceapi.ResourceSliceMaxDevicesWithAdvancedFeatures
 			}
 			if seen[d.Name] {
@@ -301,7 +312,7 @@ func TestACoreAcrossNUMANodesIsInNoDevice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, d := range newRigOn(t, m, topology.NewCPUSet(0, 4)).ledger.Inventory().Domains {
+	for _, d := range newRigOn(t, m, allocator.Policy{ReservedCPUs: topology.NewCPUSet(0, 4)}).ledger.Inventory().Domains {
 		if d.Name != "numa-1" || d.CPUs.String() != "2-3,6-7" {
 			t.Errorf("%s has %s", d.Name, d.CPUs)
 		}

@@ -107,14 +107,14 @@ func withhold(device *resourceapi.Device, d *allocator.Domain, lost topology.CPU
 // within the API's limits.
 func (p *Plugin) resources(conflicts []allocator.Conflict) resourceslice.DriverResources {
 	inv := p.ledger.Inventory()
-	devices, grants := Devices(inv), p.ledger.Grants()
+	devices, grants := Devices(inv, p.opts.Publication), p.ledger.Grants()
 	limit := resourceapi.ResourceSliceMaxDevices
 	for i := range devices {
 		if d, ok := inv.Domain(devices[i].Name); ok {
 			withhold(&devices[i], d, withheld(d, conflicts, grants))
 		}
 		devices[i].Taints = taints(devices[i].Name, conflicts)
-		if len(devices[i].Taints) > 0 || len(devices[i].ConsumesCounters) > 0 {
+		if len(devices[i].Taints) > 0 || len(devices[i].ConsumesCounters) > 0 || p.opts.Publication.Lists {
 			limit = resourceapi.ResourceSliceMaxDevicesWithAdvancedFeatures
 		}
 	}

@@ -39,23 +39,30 @@ func (p *Plugin) WatchHealthStatus(ctx context.Context, reports chan<- kubeletpl
 // reported too: pods that hold it want to know.
 func (p *Plugin) health(now time.Time) kubeletplugin.DeviceHealthReport {
 	problems := map[string]string{}
-	for _, d := range p.ledger.Inventory().Domains {
+	inv := p.ledger.Inventory()
+	for _, d := range inv.Domains {
+		problems[d.Name] = ""
+	}
+	for _, d := range inv.Memory {
 		problems[d.Name] = ""
 	}
 	type holding struct {
-		claim   allocator.ClaimUID
-		request allocator.Request
+		claim                  allocator.ClaimUID
+		request, domain, share string
+	}
+	holdingOf := func(claim allocator.Claim, part allocator.Part) holding {
+		return holding{claim.UID, part.Name, part.Domain, part.Share}
 	}
 	lost := map[holding]bool{}
 	for _, c := range p.ledger.Conflicts() {
 		if c.Part.Domain != "" {
 			problems[c.Part.Domain] = c.Message
-			lost[holding{c.Claim.UID, c.Part.Request}] = true
+			lost[holdingOf(c.Claim, c.Part)] = true
 		}
 	}
 	for _, g := range p.ledger.Grants() {
 		for _, part := range g.Parts {
-			if !lost[holding{g.UID, part.Request}] {
+			if !lost[holdingOf(g.Claim, part)] {
 				problems[part.Domain] = ""
 			}
 		}

@@ -226,7 +226,7 @@ func TestHealthNamesADeviceThatIsGone(t *testing.T) {
 
 func TestFieldsThatTheAPIServerDropsAreToldOnce(t *testing.T) {
 	r := newRig(t, twoNodes)
-	desired := &resourceapi.ResourceSlice{Spec: resourceapi.ResourceSliceSpec{Devices: Devices(r.ledger.Inventory())}}
+	desired := &resourceapi.ResourceSlice{Spec: resourceapi.ResourceSliceSpec{Devices: Devices(r.ledger.Inventory(), Publication{})}}
 	actual := desired.DeepCopy()
 	for i := range actual.Spec.Devices {
 		d := &actual.Spec.Devices[i]
@@ -241,9 +241,49 @@ func TestFieldsThatTheAPIServerDropsAreToldOnce(t *testing.T) {
 		r.HandleError(t.Context(), dropped, "publishing")
 	}
 	want := []string{"FeatureGatesOff: The API server drops fields that topolet publishes, so claims for CPUs cannot be allocated: " +
-		"switch on the feature gates [DRAConsumableCapacity] in kube-apiserver, kube-scheduler and kubelet"}
+		"switch on the feature gates DRAConsumableCapacity in kube-apiserver, kube-scheduler and kubelet"}
 	if diff := cmp.Diff(want, r.notes.all()); diff != "" {
 		t.Errorf("said (-want +got):\n%s", diff)
+	}
+}
+
+func TestWhatIsDroppedOfOptionalFieldsIsTold(t *testing.T) {
+	r := newRig(t, twoNodes)
+	r.opts.Publication = Publication{Lists: true, NodeAllocatable: true}
+	if !r.CountsClaims() {
+		t.Error("the scheduler does not count claims although nothing was dropped")
+	}
+	desired := &resourceapi.ResourceSlice{Spec: resourceapi.ResourceSliceSpec{Devices: Devices(r.ledger.Inventory(), r.opts.Publication)}}
+	roots := []string{"pci0000:00", "pci0000:17"}
+	desired.Spec.Devices[1].Attributes["resource.kubernetes.io/pcieRoot"] = resourceapi.DeviceAttribute{StringValues: roots}
+	actual := desired.DeepCopy()
+	delete(actual.Spec.Devices[1].Attributes, "resource.kubernetes.io/pcieRoot")
+	said := func(want ...string) {
+		t.Helper()
+		r.HandleError(t.Context(), fmt.Errorf("%w: %w", kubeletplugin.ErrRecoverable,
+			&resourceslice.DroppedFieldsError{PoolName: nodeName, DesiredSlice: desired, ActualSlice: actual}), "publishing")
+		got := r.notes.all()
+		if len(got) != len(want) {
+			t.Fatalf("said %q", got)
+		}
+		for i := range want {
+			if !strings.Contains(got[i], want[i]) {
+				t.Errorf("said %q, want %q", got[i], want[i])
+			}
+		}
+	}
+	lists := "feature gate DRAListTypeAttributes in kube-apiserver, kube-scheduler and kubelet, or set listAttributes to false"
+	said(lists)
+	for i := range actual.Spec.Devices {
+		actual.Spec.Devices[i].NodeAllocatableResources = nil
+	}
+	if !r.CountsClaims() {
+		t.Error("the scheduler does not count claims although only lists were dropped")
+	}
+	said(lists, "feature gate DRANodeAllocatableResources in kube-apiserver, kube-scheduler and kubelet, or set nodeAllocatable to false")
+	said(lists, "DRANodeAllocatableResources")
+	if r.CountsClaims() {
+		t.Error("the scheduler counts claims although it was not told to")
 	}
 }
 

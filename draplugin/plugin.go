@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
@@ -20,7 +19,8 @@ import (
 	"github.com/topolet/topolet/allocator"
 )
 
-// Options say where the driver finds its surroundings. All are required.
+// Options say where the driver finds its surroundings, all of which are required, and
+// what it publishes.
 type Options struct {
 	NodeName string
 	Client   kubernetes.Interface
@@ -31,6 +31,8 @@ type Options struct {
 	RegistryDir string
 	// CDIDir is a folder in which the container runtime looks for CDI specs.
 	CDIDir string
+
+	Publication Publication
 }
 
 // Runtime is what the driver needs to know of the other side of the ledger.
@@ -64,10 +66,10 @@ type Plugin struct {
 	// released is called, in no hook of the runtime's, when CPUs came back.
 	released func()
 
-	helper    atomic.Pointer[kubeletplugin.Helper] // while the driver runs
-	fatal     chan error
-	refresh   chan struct{}
-	saidDrops sync.Once
+	helper  atomic.Pointer[kubeletplugin.Helper] // while the driver runs
+	fatal   chan error
+	refresh chan struct{}
+	dropped dropped
 }
 
 var _ kubeletplugin.DRAPlugin = (*Plugin)(nil)
@@ -143,13 +145,7 @@ func (p *Plugin) Ready() error {
 func (p *Plugin) HandleError(ctx context.Context, err error, msg string) {
 	logger := klog.FromContext(ctx)
 	if dropped, ok := errors.AsType[*resourceslice.DroppedFieldsError](err); ok {
-		// The controller publishes again and again; people need to hear it once.
-		p.saidDrops.Do(func() {
-			said := fmt.Sprintf("The API server drops fields that topolet publishes, so claims for CPUs cannot be allocated: "+
-				"switch on the feature gates %v in kube-apiserver, kube-scheduler and kubelet", dropped.DisabledFeatures())
-			logger.Error(err, said)
-			p.notifier.Warn(ctx, "FeatureGatesOff", said)
-		})
+		p.handleDropped(ctx, dropped)
 		return
 	}
 	logger.Error(err, msg)

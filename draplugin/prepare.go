@@ -50,7 +50,7 @@ func (p *Plugin) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) 
 	if err := p.runtime.Settled(ctx); err != nil {
 		return kubeletplugin.PrepareResult{Err: fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)}
 	}
-	klog.FromContext(ctx).Info("Prepared claim", "claim", klog.KObj(claim), "uid", claim.UID, "cpus", grant.CPUs().String())
+	klog.FromContext(ctx).Info("Prepared claim", "claim", klog.KObj(claim), "uid", claim.UID, "cpus", grant.CPUs().String(), "memoryNodes", memoryNodes(grant))
 	return kubeletplugin.PrepareResult{Devices: p.devicesOf(grant)}
 }
 
@@ -65,7 +65,7 @@ func (p *Plugin) devicesOf(g allocator.Grant) []kubeletplugin.Device {
 			Requests:   []string{part.Name},
 			PoolName:   p.opts.NodeName,
 			DeviceName: part.Domain,
-			Metadata:   metadataOf(inv, part),
+			Metadata:   metadataOf(inv, part, p.opts.Publication.Lists),
 		}
 		if part.Share != "" {
 			device.ShareID = ptr.To(types.UID(part.Share))
@@ -79,17 +79,25 @@ func (p *Plugin) devicesOf(g allocator.Grant) []kubeletplugin.Device {
 	return devices
 }
 
-// metadataOf is what the workload can read about the CPUs it got (KEP-5304).
-func metadataOf(inv *allocator.Inventory, part allocator.Part) *kubeletplugin.DeviceMetadata {
-	attrs := map[string]resourceapi.DeviceAttribute{
-		string(AttributeCPUSet): {StringValue: ptr.To(part.RunsOn().String())},
-	}
+// metadataOf is what the workload can read about what it got (KEP-5304).
+func metadataOf(inv *allocator.Inventory, part allocator.Part, lists bool) *kubeletplugin.DeviceMetadata {
+	attrs := map[string]resourceapi.DeviceAttribute{}
 	if d, ok := inv.Domain(part.Domain); ok {
-		for name, value := range attributes(inv.Machine, d) {
-			attrs[string(name)] = value
-		}
+		addAll(attrs, attributes(inv.Machine, d, lists))
+	}
+	if d, ok := inv.MemoryDomain(part.Domain); ok {
+		addAll(attrs, memoryAttributes(d))
+	}
+	if cpus := part.RunsOn(); !cpus.IsEmpty() {
+		attrs[string(AttributeCPUSet)] = resourceapi.DeviceAttribute{StringValue: ptr.To(cpus.String())}
 	}
 	return &kubeletplugin.DeviceMetadata{Attributes: attrs}
+}
+
+func addAll(to map[string]resourceapi.DeviceAttribute, attrs map[resourceapi.QualifiedName]resourceapi.DeviceAttribute) {
+	for name, value := range attrs {
+		to[string(name)] = value
+	}
 }
 
 // UnprepareResourceClaims implements [kubeletplugin.DRAPlugin]: it takes the

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -77,7 +78,7 @@ func TestARestartKeepsWhatWasPrepared(t *testing.T) {
 	}
 	r.start(t)
 	if diff := cmp.Diff(grants, r.ledger.Grants(), cmp.Comparer(func(a, b allocator.Part) bool {
-		return a.Request == b.Request && a.CPUs.Equals(b.CPUs)
+		return reflect.DeepEqual(a.Request, b.Request) && a.CPUs.Equals(b.CPUs)
 	})); diff != "" {
 		t.Errorf("grants (-before +after):\n%s", diff)
 	}
@@ -137,6 +138,8 @@ func TestDevicesOfAPreparedClaim(t *testing.T) {
 	attributes := func(node int64, cpus string) *kubeletplugin.DeviceMetadata {
 		return &kubeletplugin.DeviceMetadata{Attributes: map[string]resourceapi.DeviceAttribute{
 			"topolet.dev/cpuset":              {StringValue: ptr.To(cpus)},
+			"topolet.dev/family":              {StringValue: ptr.To("cpu")},
+			"topolet.dev/cpuNUMANode":         {IntValue: ptr.To(node)},
 			"topolet.dev/level":               {StringValue: ptr.To("numa")},
 			"topolet.dev/coreType":            {StringValue: ptr.To("standard")},
 			"topolet.dev/threadsPerCore":      {IntValue: ptr.To(int64(2))},
@@ -239,16 +242,22 @@ func TestNothingIsPreparedWithoutTheRuntime(t *testing.T) {
 	r.mustPrepare(t, good())
 }
 
-func TestASecondPodOfAClaimIsEntered(t *testing.T) {
+func TestASecondPodGetsAClaimAfterTheFirst(t *testing.T) {
 	r := newRig(t, twoNodes)
 	claim := allocated("c", cpus("numa-0", "2"))
 	r.mustPrepare(t, claim)
-	claim.Status.ReservedFor = append(claim.Status.ReservedFor, resourceapi.ResourceClaimConsumerReference{Resource: "pods", UID: "second"})
-	r.mustPrepare(t, claim)
-	r.start(t)
-	if diff := cmp.Diff([]allocator.PodUID{"pod-c", "second"}, r.ledger.Grants()[0].Pods); diff != "" {
-		t.Errorf("pods after a restart (-want +got):\n%s", diff)
+	owners := func(want allocator.PodUID) {
+		t.Helper()
+		r.mustPrepare(t, claim)
+		r.start(t)
+		if diff := cmp.Diff([]allocator.PodUID{want}, r.ledger.Grants()[0].Pods); diff != "" {
+			t.Errorf("pods after a restart (-want +got):\n%s", diff)
+		}
 	}
+	claim.Status.ReservedFor = append(claim.Status.ReservedFor, resourceapi.ResourceClaimConsumerReference{Resource: "pods", UID: "second"})
+	owners("pod-c")
+	claim.Status.ReservedFor = claim.Status.ReservedFor[1:]
+	owners("second")
 }
 
 func BenchmarkPrepareResourceClaims(b *testing.B) {

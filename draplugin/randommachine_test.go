@@ -9,6 +9,9 @@ import (
 	"github.com/topolet/topolet/topology/topologytest"
 )
 
+// A NUMA node of a random machine has so much memory, and huge pages of it.
+const nodeMemory, nodeHugepages = 1 << 30, 64 << 20
+
 // A random machine has at most so many CPUs. Few are large, so that many are quick.
 const smallMachine, largeMachine = 48, 320
 
@@ -74,6 +77,10 @@ func randomSpec(random *rand.Rand) topologytest.Spec {
 			s.NUMAIDs = append(s.NUMAIDs, id)
 			id++
 		}
+	}
+	s.NUMAMemory = nodeMemory
+	if in(3) {
+		s.Hugepages = []topology.Hugepages{{SizeBytes: 2 << 20, Total: nodeHugepages / (2 << 20)}}
 	}
 	if in(6) {
 		first := s.Sockets*s.NUMAPerSocket + slices.Max(append(s.NUMAIDs, 0))

@@ -93,8 +93,7 @@ func (s *store) Save(grants []allocator.Grant) error {
 type rig struct {
 	*Plugin
 	machine  *topology.Machine
-	reserved topology.CPUSet
-	levels   []allocator.Level
+	policy   allocator.Policy
 	side     *side
 	notes    *notes
 	store    *store
@@ -109,14 +108,18 @@ var twoNodes = topologytest.Spec{NUMAPerSocket: 2, CoresPerL3: 4, Threads: 2}
 func newRig(t testing.TB, spec topologytest.Spec) *rig {
 	t.Helper()
 	m := topologytest.New(spec)
-	return newRigOn(t, m, allocator.DefaultReserved(m))
+	policy := allocator.Policy{ReservedCPUs: allocator.DefaultReserved(m)}
+	if spec.NUMAMemory == 0 { // who does not care gets none
+		policy.ReservedMemory.Percent = 100
+	}
+	return newRigOn(t, m, policy)
 }
 
-func newRigOn(t testing.TB, m *topology.Machine, reserved topology.CPUSet, levels ...allocator.Level) *rig {
+func newRigOn(t testing.TB, m *topology.Machine, policy allocator.Policy) *rig {
 	t.Helper()
 	dir := t.TempDir()
 	r := &rig{
-		machine: m, reserved: reserved, levels: levels, side: &side{}, notes: &notes{},
+		machine: m, policy: policy, side: &side{}, notes: &notes{},
 		store: &store{FileStore: allocator.FileStore{Path: filepath.Join(dir, "checkpoint.json")}}, cdiDir: filepath.Join(dir, "cdi"),
 	}
 	r.start(t)
@@ -130,7 +133,7 @@ func (r *rig) start(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ledger, err := allocator.NewLedger(r.machine, r.reserved, r.store, grants, r.levels...)
+	ledger, err := allocator.NewLedger(r.machine, r.policy, r.store, grants)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,7 +72,7 @@ func (s *scheduler) refresh(t testing.TB, r *rig) {
 	t.Helper()
 	s.slices = nil
 	published := r.resources(r.ledger.Conflicts()).Pools[nodeName].Slices
-	keepTheRules(t, published, len(Devices(r.ledger.Inventory())))
+	keepTheRules(t, published, len(Devices(r.ledger.Inventory(), Publication{})))
 	for i, slice := range published {
 		s.slices = append(s.slices, viaAPI(t, &resourceapi.ResourceSlice{
 			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("slice-%03d", i)},
@@ -97,6 +97,9 @@ func (s *scheduler) offers(name string) bool {
 const (
 	classCPUs     = "cpu.topolet.dev"
 	classIsolated = "cpu-isolated.topolet.dev"
+	classMemory   = "memory.topolet.dev"
+
+	capacityHuge resourceapi.QualifiedName = "topolet.dev/hugepages2Mi"
 )
 
 var furtherLevels = []allocator.Level{allocator.L3Level, allocator.SocketLevel, allocator.MachineLevel}
@@ -221,9 +224,16 @@ type wish struct {
 	isolated bool
 	level    allocator.Level // empty means NUMA nodes
 	idle     bool            // the siblings
+	// ordinary memory and huge pages of 2 MiB, in bytes, in place of CPUs
+	memory, huge int64
 }
 
+func (w wish) isMemory() bool { return w.memory > 0 || w.huge > 0 }
+
 func (w wish) class() string {
+	if w.isMemory() {
+		return classMemory
+	}
 	if w.level != "" && w.level != allocator.NUMALevel {
 		return "cpu-" + string(w.level) + ".topolet.dev"
 	}
@@ -238,8 +248,10 @@ func asking(uid string, aligned bool, wishes ...wish) *resourceapi.ResourceClaim
 	devices := &claim.Spec.Devices
 	for i, w := range wishes {
 		requests := map[resourceapi.QualifiedName]resource.Quantity{}
-		if w.cpus > 0 {
-			requests[CapacityCPUs] = *quantity(w.cpus)
+		for name, amount := range map[resourceapi.QualifiedName]int64{CapacityCPUs: w.cpus, CapacityMemory: w.memory, capacityHuge: w.huge} {
+			if amount > 0 {
+				requests[name] = *quantity(amount)
+			}
 		}
 		name := fmt.Sprintf("r%d", i)
 		devices.Requests = append(devices.Requests, resourceapi.DeviceRequest{

@@ -127,7 +127,7 @@ func newLife(t *testing.T, spec topologytest.Spec, reserved topology.CPUSet, ran
 			levels = append(levels, level)
 		}
 	}
-	r := newRigOn(t, m, reserved, levels...)
+	r := newRigOn(t, m, allocator.Policy{ReservedCPUs: reserved, Levels: levels})
 	l := &life{
 		rig: r, scheduler: newScheduler(t, r), random: random,
 		spec: spec, complete: r.machine, granted: map[types.UID]string{},
@@ -182,11 +182,14 @@ func (l *life) ask(t *testing.T) {
 		if len(domains) <= 8 && l.random.IntN(4) == 0 {
 			wishes[i].count = 2
 		}
-		if n := len(l.rig.levels); n > 0 && !wishes[i].isolated && l.random.IntN(3) > 0 {
-			wishes[i].level = l.rig.levels[l.random.IntN(n)]
+		if n := len(l.rig.policy.Levels); n > 0 && !wishes[i].isolated && l.random.IntN(3) > 0 {
+			wishes[i].level = l.rig.policy.Levels[l.random.IntN(n)]
 		}
 		if l.random.IntN(2) == 0 {
 			wishes[i].cpus = int64(1 + l.random.IntN(3))
+		}
+		if l.random.IntN(5) == 0 {
+			wishes[i] = wish{count: 1, memory: l.random.Int64N(nodeMemory/2) + 1, huge: l.random.Int64N(nodeHugepages + 2<<20)}
 		}
 	}
 	// Without NUMA nodes no two devices are known to be on the same one.
@@ -226,6 +229,10 @@ func (l *life) fulfils(t *testing.T, g allocator.Grant, claim *resourceapi.Resou
 		t.Fatalf("claim %s has %d results and %d parts", g.UID, len(results), len(g.Parts))
 	}
 	for i, part := range g.Parts {
+		if allocator.IsMemory(part.Domain) {
+			l.bindsMemory(t, g, part, results[i])
+			continue
+		}
 		consumed := results[i].ConsumedCapacity[CapacityCPUs]
 		d, _ := l.rig.ledger.Inventory().Domain(part.Domain)
 		idle := slices.ContainsFunc(claim.Spec.Devices.Config, func(c resourceapi.DeviceClaimConfiguration) bool {
@@ -239,7 +246,7 @@ func (l *life) fulfils(t *testing.T, g allocator.Grant, claim *resourceapi.Resou
 			t.Errorf("claim %s got %s for %v CPUs", g.UID, part.CPUs, consumed.String())
 		case part.Domain != results[i].Device, !part.CPUs.IsSubsetOf(d.CPUs):
 			t.Errorf("claim %s got %s of %s, allocated from %s", g.UID, part.CPUs, part.Domain, results[i].Device)
-		case part.CPUs.Intersects(l.rig.reserved):
+		case part.CPUs.Intersects(l.rig.policy.ReservedCPUs):
 			t.Errorf("claim %s got %s, of which some are reserved", g.UID, part.CPUs)
 		case part.CPUs.Intersects(l.rig.machine.Isolated) != isolated, part.CPUs.IsSubsetOf(l.rig.machine.Isolated) != isolated:
 			t.Errorf("claim %s got %s, and asked for isolated ones: %v", g.UID, part.CPUs, isolated)
@@ -249,6 +256,43 @@ func (l *life) fulfils(t *testing.T, g allocator.Grant, claim *resourceapi.Resou
 			t.Errorf("claim %s got %s and runs on %s, with idle siblings: %v", g.UID, part.CPUs, part.RunsOn(), idle)
 		}
 	}
+}
+
+// bindsMemory checks a part of memory: what the scheduler says, from the node that it
+// says.
+func (l *life) bindsMemory(t *testing.T, g allocator.Grant, part allocator.Part, result resourceapi.DeviceRequestAllocationResult) {
+	t.Helper()
+	ordinary, huge := result.ConsumedCapacity[CapacityMemory], result.ConsumedCapacity[capacityHuge]
+	got := map[uint64]int64{}
+	for _, p := range part.Memory {
+		got[p.SizeBytes] = int64(p.Bytes)
+	}
+	if got[0] != ordinary.Value() || got[2<<20] != huge.Value() {
+		t.Errorf("claim %s got memory %v for %s and %s", g.UID, part.Memory, ordinary.String(), huge.String())
+	}
+	if part.Domain != result.Device || len(part.MemoryNodes) != 1 || part.Domain != fmt.Sprintf("memory-numa-%d", part.MemoryNodes[0]) || !part.CPUs.IsEmpty() {
+		t.Errorf("claim %s got %s of nodes %v and CPUs %s, allocated from %s", g.UID, part.Domain, part.MemoryNodes, part.CPUs, result.Device)
+	}
+}
+
+// left is what no claim holds of a memory domain, in pages of a size.
+func (l *life) left(d *allocator.MemoryDomain, size uint64) int64 {
+	var left int64
+	for _, p := range d.Pages {
+		if p.SizeBytes == size {
+			left += int64(p.Bytes)
+		}
+	}
+	for _, g := range l.rig.ledger.Grants() {
+		for _, part := range g.Parts {
+			for _, p := range part.Memory {
+				if part.Domain == d.Name && p.SizeBytes == size {
+					left -= int64(p.Bytes)
+				}
+			}
+		}
+	}
+	return left
 }
 
 func wholeCores(m *topology.Machine, cpus topology.CPUSet) bool {
@@ -275,6 +319,14 @@ func firstThreads(m *topology.Machine, cpus topology.CPUSet) topology.CPUSet {
 // scheduler's book: a claim consumes also what it has of CPUs that went offline.
 func (l *life) wouldNotFit(t *testing.T, w wish) {
 	t.Helper()
+	for _, d := range l.rig.ledger.Inventory().Memory {
+		if w.isMemory() && l.left(d, 0) >= w.memory+allocator.MemoryStep && l.left(d, 2<<20) >= w.huge+2<<20 {
+			t.Errorf("the scheduler refused %d bytes and %d in huge pages, and %s has more left", w.memory, w.huge, d.Name)
+		}
+	}
+	if w.isMemory() {
+		return
+	}
 	free, booked := l.rig.machine.Online, map[string]int{}
 	for _, g := range l.rig.ledger.Grants() {
 		free = free.Difference(g.CPUs())
@@ -298,6 +350,9 @@ func (l *life) wouldNotFit(t *testing.T, w wish) {
 func (l *life) excluded(d *allocator.Domain) bool {
 	for _, g := range l.rig.ledger.Grants() {
 		for _, part := range g.Parts {
+			if allocator.IsMemory(part.Domain) {
+				continue
+			}
 			other, ok := l.rig.ledger.Inventory().Domain(part.Domain)
 			if !ok || other.Level != d.Level && slices.ContainsFunc(other.Units, func(u allocator.Unit) bool { return slices.Contains(d.Units, u) }) {
 				return true
@@ -348,7 +403,7 @@ func (l *life) replug(t *testing.T) {
 		return
 	}
 	offline := someCPUs(l.random, l.complete)
-	if l.rig.reserved.Difference(l.complete.Isolated).IsSubsetOf(offline) {
+	if l.rig.policy.ReservedCPUs.Difference(l.complete.Isolated).IsSubsetOf(offline) {
 		return
 	}
 	spec := l.spec
@@ -385,6 +440,11 @@ func (l *life) sound(t *testing.T) {
 			taken = taken.Union(part.CPUs)
 		}
 	}
+	for _, d := range l.rig.ledger.Inventory().Memory {
+		if l.left(d, 0) < 0 || l.left(d, 2<<20) < 0 {
+			t.Errorf("claims hold more than all memory of %s", d.Name)
+		}
+	}
 	m := l.rig.machine
 	if want, got := m.Online.Difference(m.Isolated).Difference(taken).Difference(l.siblings(taken)), l.rig.ledger.Pool(); !got.Equals(want) {
 		t.Errorf("the pool is %s, and nobody has %s", got, want)
@@ -396,7 +456,7 @@ func (l *life) sound(t *testing.T) {
 func (l *life) end(t *testing.T) {
 	t.Helper()
 	l.replace(t, l.complete)
-	for _, level := range append([]allocator.Level{allocator.NUMALevel}, l.rig.levels...) {
+	for _, level := range append([]allocator.Level{allocator.NUMALevel}, l.rig.policy.Levels...) {
 		for _, uid := range slices.Sorted(maps.Keys(l.scheduler.claims)) {
 			l.release(t, uid)
 		}
@@ -421,6 +481,12 @@ func (l *life) takeAll(t *testing.T, level allocator.Level) {
 		}
 		l.prepare(t, claim.UID)
 	}
+	for _, d := range l.rig.ledger.Inventory().Memory {
+		all := wish{count: 1, memory: max(l.left(d, 0), 0), huge: max(l.left(d, 2<<20), 0)}
+		if level == allocator.NUMALevel && all.isMemory() && !l.scheduler.allocate(t, asking("all-of-"+d.Name, false, all)) {
+			t.Errorf("in the end the scheduler refuses all of %s", d.Name)
+		}
+	}
 	if l.scheduler.allocate(t, asking("late", false, wish{cpus: 1, count: 1, level: level})) {
 		t.Error("in the end the scheduler gives more than there is")
 	}
@@ -444,5 +510,5 @@ func (l *life) siblings(cpus topology.CPUSet) topology.CPUSet {
 			all = all.Union(c.CPUs)
 		}
 	}
-	return all.Difference(cpus).Difference(l.rig.reserved)
+	return all.Difference(cpus).Difference(l.rig.policy.ReservedCPUs)
 }

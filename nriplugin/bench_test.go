@@ -2,7 +2,6 @@ package nriplugin
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"testing"
@@ -17,17 +16,22 @@ import (
 const crowd = 500
 
 // crowded is a plugin on a machine of 128 CPUs with many shared containers,
-// whose cgroups are files in a real folder, and a claim of 16 CPUs.
+// whose cgroups are files in a real folder, read as the daemon does, and a claim of 16 CPUs.
 func crowded(b *testing.B) (*Plugin, *fakeRuntime, []*api.PodSandbox, []*api.Container) {
 	b.Helper()
 	r := &fakeRuntime{t: b, root: b.TempDir(), all: "0-127", pods: map[string]*api.PodSandbox{}}
 	r.write("sys/fs/cgroup/cgroup.controllers", "cpuset")
 	m := topologytest.New(topologytest.Spec{Sockets: 2, CoresPerL3: 32, Threads: 2})
-	ledger, err := allocator.NewLedger(m, topology.NewCPUSet(0, 64), discard{}, nil)
+	ledger, err := allocator.NewLedger(m, allocator.Policy{ReservedCPUs: topology.NewCPUSet(0, 64)}, discard{}, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
-	p := New("", ledger, os.DirFS(r.root))
+	host, err := topology.OpenRoot(r.root)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { host.Close() }) //nolint:errcheck // only read
+	p := New("", ledger, host, &books{})
 	var ctrs []*api.Container
 	for i := range crowd {
 		c := r.newContainer("c" + strconv.Itoa(i))

@@ -277,7 +277,7 @@ func TestAContainerIsRefused(t *testing.T) {
 		want         []string
 	}{
 		{"that names a claim of another pod", device("claim"),
-			[]string{"container x of pod default/pod-x (pod-x) names claim default/claim", "not reserved for this pod"}},
+			[]string{"container x of pod default/pod-x (pod-x) names claim default/claim", "which belongs to another pod", "sharing: ManyPods"}},
 		{"that names a claim that is not prepared", device("unknown"), []string{"names claim unknown", "not prepared on this node"}},
 		{"that names a request that the claim does not have", allocator.Ref{Claim: "claim", Request: "gpu"}.String(),
 			[]string{`request "gpu"`, "not prepared on this node"}},

@@ -3,6 +3,7 @@ package nriplugin
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/containerd/nri/pkg/api"
 	"k8s.io/klog/v2"
@@ -50,20 +51,30 @@ func (p *Plugin) Synchronize(ctx context.Context, pods []*api.PodSandbox, ctrs [
 // CreateContainer gives the container its CPUs and takes those of a claim away
 // from everyone else. Those who were told so before and did not heed it are told
 // again. A container that names a claim it does not own is refused.
-func (p *Plugin) CreateContainer(_ context.Context, pod *api.PodSandbox, ctr *api.Container) (_ *api.ContainerAdjustment, _ []*api.ContainerUpdate, err error) {
+func (p *Plugin) CreateContainer(ctx context.Context, pod *api.PodSandbox, ctr *api.Container) (_ *api.ContainerAdjustment, _ []*api.ContainerUpdate, err error) {
 	defer p.metrics.observe("CreateContainer", &err)()
 	c, err := containerOf(pod, ctr)
 	if err != nil {
+		return nil, nil, err
+	}
+	if err := p.account(ctx, pod, ctr, c); err != nil {
 		return nil, nil, err
 	}
 	placement, err := p.ledger.Admit(c)
 	if err != nil {
 		return nil, nil, err
 	}
-	if entry, ok := p.ledger.Entry(c.ID); ok {
-		for _, other := range p.intruders(entry) {
+	updates := p.updates()
+	if entry, ok := p.ledger.Entry(c.ID); ok && !entry.Granted.IsEmpty() {
+		told := make(map[string]bool, len(updates))
+		for _, u := range updates {
+			told[u.GetContainerId()] = true
+		}
+		others := slices.DeleteFunc(p.others(entry), func(e allocator.Entry) bool { return told[string(e.ID)] })
+		for _, other := range p.among(others, entry) {
 			p.ledger.Untold(other.ID)
 		}
+		updates = append(updates, p.updates()...)
 	}
 	adjust := &api.ContainerAdjustment{}
 	adjust.SetLinuxCPUSetCPUs(placement.CPUs.String())
@@ -73,7 +84,7 @@ func (p *Plugin) CreateContainer(_ context.Context, pod *api.PodSandbox, ctr *ap
 	if placement.Unthrottled {
 		adjust.SetLinuxCPUQuota(noQuota)
 	}
-	return adjust, p.updates(), nil
+	return adjust, updates, nil
 }
 
 // PostCreateContainer notes that the runtime now heeds updates of the container.
@@ -135,18 +146,18 @@ func (p *Plugin) updates() []*api.ContainerUpdate {
 		return nil
 	}
 	updates := make([]*api.ContainerUpdate, 0, len(pending))
-	cpus := pending[0].CPUs
-	text := cpus.String()
+	var last allocator.Update
+	var linux *api.LinuxContainerUpdate
 	for _, u := range pending {
-		if !u.CPUs.Equals(cpus) {
-			cpus, text = u.CPUs, u.CPUs.String()
+		if linux == nil || !u.CPUs.Equals(last.CPUs) || u.Unthrottled != last.Unthrottled {
+			fresh := &api.ContainerUpdate{}
+			fresh.SetLinuxCPUSetCPUs(u.CPUs.String())
+			if u.Unthrottled {
+				fresh.SetLinuxCPUQuota(noQuota)
+			}
+			last, linux = u, fresh.Linux
 		}
-		update := &api.ContainerUpdate{ContainerId: string(u.ID)}
-		update.SetLinuxCPUSetCPUs(text)
-		if u.Unthrottled {
-			update.SetLinuxCPUQuota(noQuota)
-		}
-		updates = append(updates, update)
+		updates = append(updates, &api.ContainerUpdate{ContainerId: string(u.ID), Linux: linux})
 	}
 	return updates
 }

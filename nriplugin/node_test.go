@@ -20,11 +20,29 @@ type discard struct{}
 
 func (discard) Save([]allocator.Grant) error { return nil }
 
+// books keeps what was said of pods that request too little, and can refuse.
+type books struct {
+	mu     sync.Mutex
+	short  []Shortage
+	refuse bool
+}
+
+func (b *books) TooLittle(_ context.Context, s Shortage) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.short = append(b.short, s)
+	if b.refuse {
+		return s
+	}
+	return nil
+}
+
 // node is a machine of eight single-threaded CPUs on two NUMA nodes, of which
 // CPU 0 is reserved, with a runtime and topolet's side of it.
 type node struct {
 	*fakeRuntime
 	ledger *allocator.Ledger
+	books  books
 	plugin *Plugin
 }
 
@@ -41,14 +59,16 @@ func newOfflineNode(t testing.TB, v1 bool) *node {
 	t.Helper()
 	r := newFakeRuntime(t, v1)
 	n := &node{fakeRuntime: r, ledger: newLedger(t)}
-	n.plugin = New(r.socket(), n.ledger, os.DirFS(r.root))
+	n.plugin = New(r.socket(), n.ledger, os.DirFS(r.root), &n.books)
 	return n
 }
 
 func newLedger(t testing.TB, grants ...allocator.Grant) *allocator.Ledger {
 	t.Helper()
-	m := topologytest.New(topologytest.Spec{NUMAPerSocket: 2, CoresPerL3: 4})
-	ledger, err := allocator.NewLedger(m, topology.NewCPUSet(0), discard{}, grants)
+	m := topologytest.New(topologytest.Spec{
+		NUMAPerSocket: 2, CoresPerL3: 4, Hugepages: []topology.Hugepages{{SizeBytes: 2 << 20, Total: 64}},
+	})
+	ledger, err := allocator.NewLedger(m, allocator.Policy{ReservedCPUs: topology.NewCPUSet(0)}, discard{}, grants)
 	if err != nil {
 		t.Fatal(err)
 	}

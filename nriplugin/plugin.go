@@ -40,11 +40,12 @@ var pushVersion = version.MustParseSemantic("0.12.1")
 // Plugin is the NRI plugin. Its exported event methods implement the interfaces
 // of package stub and are called by the runtime, one at a time.
 type Plugin struct {
-	socket  string
-	ledger  *allocator.Ledger
-	cgroups cgroups
-	metrics *metrics
-	push    chan struct{}
+	socket   string
+	ledger   *allocator.Ledger
+	accounts Accounts
+	cgroups  cgroups
+	metrics  *metrics
+	push     chan struct{}
 	// pushing is held from the moment the updates of a push are computed until
 	// the runtime has carried them out.
 	pushing chan struct{}
@@ -55,11 +56,13 @@ type Plugin struct {
 }
 
 // New returns a plugin that connects to the runtime's NRI socket. Host is the
-// host's file system, of which sys/fs/cgroup is read.
-func New(socket string, ledger *allocator.Ledger, host fs.FS) *Plugin {
+// host's file system, of which sys/fs/cgroup is read. Accounts is told of pods that
+// request too little.
+func New(socket string, ledger *allocator.Ledger, host fs.FS, accounts Accounts) *Plugin {
 	return &Plugin{
 		socket:       socket,
 		ledger:       ledger,
+		accounts:     accounts,
 		cgroups:      newCgroups(host),
 		metrics:      newMetrics(),
 		push:         make(chan struct{}, 1),

@@ -50,6 +50,7 @@ type fakeRuntime struct {
 	version string
 
 	nri   *adaptation.Adaptation
+	ended bool // what still comes is not heard
 	proxy *proxy
 
 	// hooks is held from the beginning of an event until its reply is carried
@@ -124,7 +125,7 @@ func (r *fakeRuntime) startNRI() {
 	}
 	r.hooks.Lock()
 	defer r.hooks.Unlock()
-	r.nri = nri
+	r.nri, r.ended = nri, false
 }
 
 // stopNRI is the end of the runtime's process: no more connections, and those
@@ -134,7 +135,10 @@ func (r *fakeRuntime) stopNRI() {
 	defer r.hooks.Unlock()
 	r.nri.Stop()
 	r.proxy.drop()
+	r.ended = true
 }
+
+var errEnded = errors.New("the runtime has ended")
 
 func (r *fakeRuntime) synchronize(ctx context.Context, cb adaptation.SyncCB) error {
 	r.hooks.Lock()
@@ -168,6 +172,9 @@ func (r *fakeRuntime) updateFromPlugin(_ context.Context, updates []*api.Contain
 	}
 	r.hooks.Lock()
 	defer r.hooks.Unlock()
+	if r.ended {
+		return nil, errEnded
+	}
 	return r.apply(updates)
 }
 

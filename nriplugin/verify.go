@@ -72,8 +72,12 @@ func (p *Plugin) intruders(entry allocator.Entry) []intruder {
 	if entry.Granted.IsEmpty() {
 		return nil
 	}
+	return p.among(p.others(entry), entry)
+}
+
+func (p *Plugin) among(others []allocator.Entry, entry allocator.Entry) []intruder {
 	var found []intruder
-	for _, other := range p.others(entry) {
+	for _, other := range others {
 		cpus, err := p.cgroups.effective(other.Cgroup)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

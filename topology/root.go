@@ -25,6 +25,7 @@ type Root struct {
 
 var _ interface {
 	fs.ReadLinkFS
+	fs.ReadFileFS
 	fs.StatFS
 	boundedReader
 } = (*Root)(nil)
@@ -59,6 +60,26 @@ func (r *Root) Open(name string) (fs.File, error) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
 	}
 	return r.root.Open(name)
+}
+
+// smallFile is longer than most files of the kernel.
+const smallFile = 1 << 10
+
+// ReadFile implements [fs.ReadFileFS]. A small file takes three system calls, however
+// deep it lies.
+func (r *Root) ReadFile(name string) ([]byte, error) {
+	if !fs.ValidPath(name) {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
+	}
+	buf := make([]byte, smallFile)
+	n, err := r.readBounded(name, buf)
+	switch {
+	case err != nil:
+		return nil, &fs.PathError{Op: "read", Path: name, Err: err}
+	case n == len(buf):
+		return r.root.ReadFile(name)
+	}
+	return buf[:n], nil
 }
 
 // open opens a file the quick way, if there is one.

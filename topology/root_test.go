@@ -90,6 +90,9 @@ func TestRootDoesNotLeadOutside(t *testing.T) {
 		if _, err := root.Open(name); err == nil {
 			t.Errorf("%s leads outside", name)
 		}
+		if _, err := root.ReadFile(name); err == nil {
+			t.Errorf("%s can be read outside", name)
+		}
 		if _, err := root.Stat(name); err == nil {
 			t.Errorf("%s can be looked at outside", name)
 		}
@@ -111,7 +114,7 @@ func TestRootDoesNotLeadOutside(t *testing.T) {
 func TestFilesAreReadToTheirEnd(t *testing.T) {
 	dir := t.TempDir()
 	// As long as pages, and a byte more or less: sysfs hands out page by page.
-	sizes := []int{2, os.Getpagesize() - 1, os.Getpagesize(), os.Getpagesize() + 1, 3*os.Getpagesize() + 7}
+	sizes := []int{2, 1023, 1024, 1025, os.Getpagesize() - 1, os.Getpagesize(), os.Getpagesize() + 1, 3*os.Getpagesize() + 7}
 	for _, size := range sizes {
 		files := topologytest.FS(topologytest.Spec{CoresPerL3: 8})
 		files.File(cpuDir+"isolated", "0-6"+strings.Repeat(",5", size/2)+",7\n") // CPU 7 is at the end
@@ -122,6 +125,9 @@ func TestFilesAreReadToTheirEnd(t *testing.T) {
 		r := openRoot(t, root)
 		if got, err := r.ReadAll("sys/end"); err != nil || len(got) != size {
 			t.Errorf("of %d bytes, %d were read: %v", size, len(got), err)
+		}
+		if got, err := fs.ReadFile(r, "sys/end"); err != nil || len(got) != size {
+			t.Errorf("of %d bytes, ReadFile read %d: %v", size, len(got), err)
 		}
 		m, err := topology.Discover(r)
 		if err != nil {
@@ -138,6 +144,9 @@ func TestRootRefusesWhatIsNoPath(t *testing.T) {
 	for _, name := range []string{"", "/etc/passwd", "../x", "sys/../../x", "a//b"} {
 		if _, err := root.Open(name); err == nil {
 			t.Errorf("%q was opened", name)
+		}
+		if _, err := root.ReadFile(name); err == nil {
+			t.Errorf("%q was read", name)
 		}
 	}
 }

@@ -18,21 +18,25 @@ func TestTheSignatureChangesWithTheMachine(t *testing.T) {
 		}
 		return text
 	}
-	plain := topologytest.Spec{NUMAPerSocket: 2, CoresPerL3: 4, PCI: []topologytest.PCIRoot{
+	huge := func(pages uint64) []topology.Hugepages {
+		return []topology.Hugepages{{SizeBytes: 2 << 20, Total: 8}, {SizeBytes: 1 << 30, Total: pages}}
+	}
+	plain := topologytest.Spec{NUMAPerSocket: 2, CoresPerL3: 4, Hugepages: huge(1), PCI: []topologytest.PCIRoot{
 		{Bus: 0x10, Functions: []topologytest.PCIFunction{topologytest.Port(topologytest.NIC(4, 1))}},
 	}}
 	first := signature(plain)
 	if signature(plain) != first {
 		t.Error("the same machine has two signatures")
 	}
-	offline, unplugged, virtual, nodes := plain, plain, plain, plain
+	offline, unplugged, virtual, nodes, pages := plain, plain, plain, plain, plain
+	pages.Hugepages = huge(2)
 	offline.Offline = "3"
 	unplugged.PCI = nil
 	virtual.PCI = []topologytest.PCIRoot{{Bus: 0x10, Functions: []topologytest.PCIFunction{topologytest.Port(topologytest.NIC(4, 2))}}}
 	nodes.NUMAPerSocket = 4
 	for name, other := range map[string]topologytest.Spec{
 		"a CPU offline": offline, "a function unplugged": unplugged,
-		"a virtual function more": virtual, "other NUMA nodes": nodes,
+		"a virtual function more": virtual, "other NUMA nodes": nodes, "a huge page more": pages,
 	} {
 		if signature(other) == first {
 			t.Errorf("%s is not in the signature", name)

@@ -68,7 +68,9 @@ func (w *warnings) Warn(_ context.Context, reason, message string) {
 	w.said = append(w.said, reason+": "+message)
 }
 
-func (w *warnings) WarnAbout(context.Context, corev1.ObjectReference, string, string) {}
+func (w *warnings) WarnAbout(ctx context.Context, about corev1.ObjectReference, reason, message string) {
+	w.Warn(ctx, about.Kind+" "+about.Namespace+"/"+about.Name+" "+reason, message)
+}
 
 func (w *warnings) all() []string {
 	w.mu.Lock()

@@ -116,10 +116,6 @@ func run(ctx context.Context, opts runOptions) error {
 	if err != nil {
 		return err
 	}
-	reserved, err := reservedCPUs(watch.machine, config)
-	if err != nil {
-		return err
-	}
 
 	unlock, err := lockStateDir(ctx, opts.stateDir)
 	if err != nil {
@@ -131,23 +127,30 @@ func run(ctx context.Context, opts runOptions) error {
 	if err != nil {
 		return err
 	}
-	ledger, err := allocator.NewLedger(watch.machine, reserved, store, grants, levels(config)...)
+	policy, err := policyOf(watch.machine, config)
 	if err != nil {
 		return err
 	}
-	logger.Info("Restored the ledger", "grants", len(grants), "onlineCPUs", watch.machine.Online.String(), "reservedCPUs", reserved.String())
+	ledger, err := allocator.NewLedger(watch.machine, policy, store, grants)
+	if err != nil {
+		return err
+	}
+	logger.Info("Restored the ledger", "grants", len(grants), "onlineCPUs", watch.machine.Online.String(), "reservedCPUs", policy.ReservedCPUs.String())
 
-	runtime := nriplugin.New(opts.nriSocket, ledger, host)
+	books := &accounts{mode: config.CPURequests, notes: notes}
+	runtime := nriplugin.New(opts.nriSocket, ledger, host, books)
 	dra, err := draplugin.New(draplugin.Options{
 		NodeName:    opts.nodeName,
 		Client:      client,
 		PluginDir:   filepath.Join(opts.pluginsDir, draplugin.DriverName),
 		RegistryDir: opts.registryDir,
 		CDIDir:      opts.cdiDir,
+		Publication: draplugin.Publication{Lists: config.ListAttributes, NodeAllocatable: config.NodeAllocatable},
 	}, ledger, runtime, notes, runtime.Push)
 	if err != nil {
 		return err
 	}
+	books.counted = dra.CountsClaims
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(runtime, dra, newLedgerMetrics(ledger), collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -193,7 +196,7 @@ func run(ctx context.Context, opts runOptions) error {
 // loadConfig reads the configuration file; without one the defaults hold.
 func loadConfig(path string) (v1alpha1.Configuration, error) {
 	if path == "" {
-		return v1alpha1.Configuration{}, nil
+		return v1alpha1.DefaultConfiguration(), nil
 	}
 	raw, err := os.ReadFile(path)
 	if err != nil {
@@ -204,6 +207,23 @@ func loadConfig(path string) (v1alpha1.Configuration, error) {
 		return v1alpha1.Configuration{}, fmt.Errorf("configuration file %s: %w", path, err)
 	}
 	return config, nil
+}
+
+// policyOf is what the configuration says of the machine.
+func policyOf(m *topology.Machine, config v1alpha1.Configuration) (allocator.Policy, error) {
+	reserved, err := reservedCPUs(m, config)
+	if err != nil {
+		return allocator.Policy{}, err
+	}
+	bytes, percent, err := config.MemoryReserve()
+	if err != nil {
+		return allocator.Policy{}, err
+	}
+	return allocator.Policy{
+		ReservedCPUs:   reserved,
+		ReservedMemory: allocator.Reserve{Bytes: bytes, Percent: percent},
+		Levels:         levels(config),
+	}, nil
 }
 
 // levels are those that the configuration asks for, by the allocator's names.

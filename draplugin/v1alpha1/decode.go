@@ -3,9 +3,12 @@ package v1alpha1
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/api/resource"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
@@ -32,7 +35,7 @@ func (e *FieldError) Error() string {
 func DecodeCPUConfig(raw []byte) (CPUConfig, error) {
 	const kind = "CPUConfig"
 	var c CPUConfig
-	if err := decode(raw, &c, kind, "sharedPool, siblings, memory (all strings)"); err != nil {
+	if err := decode(raw, &c, kind, "sharedPool, siblings, memory, sharing (all strings)"); err != nil {
 		return CPUConfig{}, err
 	}
 	if err := checkType(c.APIVersion, c.Kind, kind); err != nil {
@@ -42,6 +45,7 @@ func DecodeCPUConfig(raw []byte) (CPUConfig, error) {
 		choose(&c.SharedPool, kind, "sharedPool", Exclude, Include),
 		choose(&c.Siblings, kind, "siblings", Use, Idle),
 		choose(&c.Memory, kind, "memory", Any, Local),
+		choose(&c.Sharing, kind, "sharing", OnePod, ManyPods),
 	} {
 		if err != nil {
 			return CPUConfig{}, err
@@ -52,17 +56,22 @@ func DecodeCPUConfig(raw []byte) (CPUConfig, error) {
 
 // DefaultCPUConfig is what holds without any parameters.
 func DefaultCPUConfig() CPUConfig {
-	return CPUConfig{SharedPool: Exclude, Siblings: Use, Memory: Any}
+	return CPUConfig{SharedPool: Exclude, Siblings: Use, Memory: Any, Sharing: OnePod}
 }
 
-// choose fills in the default, and refuses what is neither that nor the other.
-func choose[T ~string](value *T, kind, field string, byDefault, other T) error {
-	switch *value {
-	case "":
+// choose fills in the default, and refuses what is neither that nor one of the
+// others.
+func choose[T ~string](value *T, kind, field string, byDefault T, others ...T) error {
+	switch {
+	case *value == "":
 		*value = byDefault
-	case byDefault, other:
-	default:
-		return &FieldError{kind, field, string(*value), fmt.Sprintf("use %s (the default) or %s", byDefault, other)}
+	case *value != byDefault && !slices.Contains(others, *value):
+		names := make([]string, 0, len(others))
+		for _, other := range others {
+			names = append(names, string(other))
+		}
+		return &FieldError{kind, field, string(*value),
+			fmt.Sprintf("use %s (the default) or %s", byDefault, strings.Join(names, " or "))}
 	}
 	return nil
 }
@@ -75,7 +84,7 @@ func DecodeConfiguration(raw []byte) (Configuration, error) {
 		return Configuration{}, fmt.Errorf("%s is not YAML: %s", kind, oneLine(err))
 	}
 	var c Configuration
-	if err := decode(asJSON, &c, kind, "reservedCPUs (all strings), levels (a list of strings)"); err != nil {
+	if err := decode(asJSON, &c, kind, "reservedCPUs, reservedMemory, cpuRequests (all strings), levels (a list of strings), nodeAllocatable, listAttributes (true or false)"); err != nil {
 		return Configuration{}, err
 	}
 	if err := checkType(c.APIVersion, c.Kind, kind); err != nil {
@@ -84,6 +93,12 @@ func DecodeConfiguration(raw []byte) (Configuration, error) {
 	if _, err := topology.ParseCPUSet(c.ReservedCPUs); err != nil {
 		return Configuration{}, &FieldError{kind, "reservedCPUs", c.ReservedCPUs,
 			"write a list of CPU numbers and ranges, such as \"0-1,64-65\""}
+	}
+	if _, _, err := c.MemoryReserve(); err != nil {
+		return Configuration{}, err
+	}
+	if err := choose(&c.CPURequests, kind, "cpuRequests", Warn, Refuse, Ignore); err != nil {
+		return Configuration{}, err
 	}
 	for i, level := range c.Levels {
 		switch field := fmt.Sprintf("levels[%d]", i); {
@@ -94,6 +109,31 @@ func DecodeConfiguration(raw []byte) (Configuration, error) {
 		}
 	}
 	return c, nil
+}
+
+// DefaultConfiguration is what holds without a configuration file.
+func DefaultConfiguration() Configuration {
+	return Configuration{APIVersion: APIVersion, Kind: "Configuration", CPURequests: Warn}
+}
+
+// defaultReservedPercent of a node's memory is kept back when nobody says how much.
+const defaultReservedPercent = 10
+
+// MemoryReserve returns ReservedMemory as bytes or as percent of each NUMA node's
+// memory; the other one is 0.
+func (c Configuration) MemoryReserve() (bytes, percent uint64, err error) {
+	if c.ReservedMemory == "" {
+		return 0, defaultReservedPercent, nil
+	}
+	if number, ok := strings.CutSuffix(c.ReservedMemory, "%"); ok {
+		percent, err := strconv.ParseUint(number, 10, 64)
+		if err == nil && percent <= 100 {
+			return 0, percent, nil
+		}
+	} else if q, err := resource.ParseQuantity(c.ReservedMemory); err == nil && q.Sign() >= 0 && q.CmpInt64(math.MaxInt64) < 0 {
+		return uint64(q.Value()), 0, nil
+	}
+	return 0, 0, &FieldError{c.Kind, "reservedMemory", c.ReservedMemory, "write an amount for each NUMA node, such as \"2Gi\", or a part of its memory, such as \"5%\""}
 }
 
 // decode is strict: names are case-sensitive, unknown and repeated ones are

@@ -20,7 +20,7 @@ func TestDecodeCPUConfig(t *testing.T) {
 		{name: "excluded in words", raw: `{` + head + `,"sharedPool":"Exclude"}`, want: Exclude},
 		{name: "included", raw: `{` + head + `,"sharedPool":"Include"}`, want: Include},
 		{name: "empty is the default", raw: `{` + head + `,"sharedPool":""}`, want: Exclude},
-		{name: "a field that does not exist", raw: `{` + head + `,"poolShared":"Include"}`, said: []string{`"poolShared"`, "its fields are apiVersion, kind, sharedPool, siblings, memory"}},
+		{name: "a field that does not exist", raw: `{` + head + `,"poolShared":"Include"}`, said: []string{`"poolShared"`, "its fields are apiVersion, kind, sharedPool, siblings, memory, sharing"}},
 		{name: "a field in other letters", raw: `{` + head + `,"SharedPool":"Include"}`, said: []string{`"SharedPool"`, "its fields are"}},
 		{name: "a field twice", raw: `{` + head + `,"sharedPool":"Include","sharedPool":"Exclude"}`, said: []string{`duplicate field "sharedPool"`}},
 		{name: "two mistakes", raw: `{` + head + `,"a":1,"b":2}`, said: []string{`unknown field "a", unknown field "b"; its fields are`}},
@@ -28,6 +28,7 @@ func TestDecodeCPUConfig(t *testing.T) {
 		{name: "a value of another type", raw: `{` + head + `,"sharedPool":true}`, said: []string{"sharedPool", "bool", "all strings"}},
 		{name: "siblings that do not exist", raw: `{` + head + `,"siblings":"Off"}`, said: []string{"CPUConfig field siblings", `"Off"`, "use Use (the default) or Idle"}},
 		{name: "memory that does not exist", raw: `{` + head + `,"memory":"Near"}`, said: []string{"CPUConfig field memory", `"Near"`, "use Any (the default) or Local"}},
+		{name: "sharing that does not exist", raw: `{` + head + `,"sharing":"All"}`, said: []string{"CPUConfig field sharing", `"All"`, "use OnePod (the default) or ManyPods"}},
 		{name: "two values that do not exist, the first is named", raw: `{` + head + `,"memory":"Near","sharedPool":"Both"}`, said: []string{"CPUConfig field sharedPool"}},
 		{name: "a value that does not exist", raw: `{` + head + `,"sharedPool":"Both"}`, said: []string{"CPUConfig field sharedPool", `"Both"`, "use Exclude (the default) or Include"}},
 		{name: "no version", raw: `{"kind":"CPUConfig"}`, said: []string{"CPUConfig field apiVersion", `""`, "use topolet.dev/v1alpha1"}},
@@ -53,8 +54,10 @@ func TestDecodeCPUConfig(t *testing.T) {
 
 func TestDecodeCPUConfigFillsInTheDefaults(t *testing.T) {
 	for raw, want := range map[string]CPUConfig{
-		`{` + head + `}`: {SharedPool: Exclude, Siblings: Use, Memory: Any},
-		`{` + head + `,"sharedPool":"Include","siblings":"Idle","memory":"Local"}`: {SharedPool: Include, Siblings: Idle, Memory: Local},
+		`{` + head + `}`: {SharedPool: Exclude, Siblings: Use, Memory: Any, Sharing: OnePod},
+		`{` + head + `,"sharedPool":"Include","siblings":"Idle","memory":"Local","sharing":"ManyPods"}`: {
+			SharedPool: Include, Siblings: Idle, Memory: Local, Sharing: ManyPods,
+		},
 	} {
 		got, err := DecodeCPUConfig([]byte(raw))
 		if err != nil {
@@ -81,6 +84,11 @@ func TestDecodeConfiguration(t *testing.T) {
 		{name: "NUMA nodes, which are always there", raw: head + "levels: [numa]\n", said: []string{"Configuration field levels[0]", `"numa"`, "always there"}},
 		{name: "a level twice", raw: head + "levels: [l3, machine, l3]\n", said: []string{"Configuration field levels[2]", `"l3"`, "once"}},
 		{name: "a level that is no list", raw: head + "levels: l3\n", said: []string{"levels", "a list of strings"}},
+		{name: "memory that is no amount", raw: head + "reservedMemory: some\n", said: []string{"Configuration field reservedMemory", `"some"`, `"2Gi"`, `"5%"`}},
+		{name: "more than all memory", raw: head + "reservedMemory: 101%\n", said: []string{"Configuration field reservedMemory", `"101%"`}},
+		{name: "less than no memory", raw: head + "reservedMemory: -1Gi\n", said: []string{"Configuration field reservedMemory", `"-1Gi"`}},
+		{name: "another answer to low requests", raw: head + "cpuRequests: Kill\n", said: []string{"Configuration field cpuRequests", `"Kill"`, "use Warn (the default) or Refuse or Ignore"}},
+		{name: "a text for yes", raw: head + "nodeAllocatable: \"yes\"\n", said: []string{"nodeAllocatable", "true or false"}},
 		{name: "no list of CPUs", raw: head + "reservedCPUs: first\n", said: []string{"Configuration field reservedCPUs", `"first"`, "such as"}},
 		{name: "a range that runs backwards", raw: head + "reservedCPUs: 3-1\n", said: []string{`"3-1"`}},
 		{name: "a field that does not exist", raw: head + "reservedCpus: \"0\"\n", said: []string{`"reservedCpus"`, "its fields are apiVersion, kind, reservedCPUs"}},
@@ -134,4 +142,24 @@ func FuzzDecodeCPUConfig(f *testing.F) {
 			t.Errorf("the error does not help: %v", err)
 		}
 	})
+}
+
+func TestMemoryReserve(t *testing.T) {
+	const head = "apiVersion: topolet.dev/v1alpha1\nkind: Configuration\n"
+	for raw, want := range map[string][2]uint64{
+		head:                             {0, 10},
+		head + "reservedMemory: 0%\n":    {0, 0},
+		head + "reservedMemory: 25%\n":   {0, 25},
+		head + "reservedMemory: 1.5Gi\n": {3 << 29, 0},
+		head + "reservedMemory: \"0\"\n": {0, 0},
+	} {
+		c, err := DecodeConfiguration([]byte(raw))
+		if err != nil {
+			t.Fatal(err)
+		}
+		bytes, percent, err := c.MemoryReserve()
+		if got := [2]uint64{bytes, percent}; err != nil || got != want {
+			t.Errorf("%q: %v, %v, want %v", raw, got, err, want)
+		}
+	}
 }

@@ -14,7 +14,8 @@ const (
 )
 
 // CPUConfig is the opaque configuration of a request for CPUs: the parameters
-// under spec.devices.config[].opaque of a ResourceClaim or DeviceClass.
+// under spec.devices.config[].opaque of a ResourceClaim or DeviceClass. Of a request
+// for memory only Sharing counts.
 type CPUConfig struct {
 	// APIVersion is topolet.dev/v1alpha1.
 	APIVersion string `json:"apiVersion"`
@@ -29,6 +30,8 @@ type CPUConfig struct {
 	Siblings Siblings `json:"siblings,omitempty"`
 	// Memory says where the container's memory comes from. The default is Any.
 	Memory Memory `json:"memory,omitempty"`
+	// Sharing says which pods may use the claim. The default is OnePod.
+	Sharing Sharing `json:"sharing,omitempty"`
 }
 
 // SharedPool is what a claimed container has to do with the shared pool.
@@ -67,6 +70,17 @@ const (
 	Local Memory = "Local"
 )
 
+// Sharing is which pods may use a claim at the same time.
+type Sharing string
+
+const (
+	// OnePod lets all containers of one pod use the claim, and refuses those of
+	// others.
+	OnePod Sharing = "OnePod"
+	// ManyPods lets all pods use it that name it; they are of the claim's namespace.
+	ManyPods Sharing = "ManyPods"
+)
+
 // Configuration is the driver's configuration file.
 type Configuration struct {
 	// APIVersion is topolet.dev/v1alpha1.
@@ -80,12 +94,43 @@ type Configuration struct {
 	// the machine's first CPU.
 	ReservedCPUs string `json:"reservedCPUs,omitempty"`
 
+	// ReservedMemory is how much of each NUMA node's memory no claim gets: a quantity
+	// ("2Gi") or a part of the node's memory ("5%"). Empty means 10%.
+	ReservedMemory string `json:"reservedMemory,omitempty"`
+
 	// Levels are the parts of the machine that are published as devices beside the
 	// NUMA nodes. A device that a claim holds something of makes those of other
 	// levels with the same CPUs unavailable, and each level has a DeviceClass of its
 	// own. The default is none.
 	Levels []Level `json:"levels,omitempty"`
+
+	// CPURequests says what happens to a pod that asks for fewer CPUs, in its
+	// resources.requests, than its claims hold: the scheduler then counts CPUs as free
+	// that are not. The default is Warn.
+	CPURequests CPURequests `json:"cpuRequests,omitempty"`
+
+	// NodeAllocatable has the scheduler count claimed CPUs and memory as requested,
+	// without the pod's saying so. The cluster needs the feature gate
+	// DRANodeAllocatableResources; where it is off, CPURequests holds.
+	NodeAllocatable bool `json:"nodeAllocatable,omitempty"`
+
+	// ListAttributes publishes an attribute of which a device has several values, such
+	// as the PCIe roots beside its CPUs, as a list, where it is left out otherwise. The
+	// cluster needs the feature gate DRAListTypeAttributes.
+	ListAttributes bool `json:"listAttributes,omitempty"`
 }
+
+// CPURequests is what happens to a pod that requests too few CPUs.
+type CPURequests string
+
+const (
+	// Warn attaches an Event to the pod.
+	Warn CPURequests = "Warn"
+	// Refuse does not let the containers start that name a claim.
+	Refuse CPURequests = "Refuse"
+	// Ignore does nothing.
+	Ignore CPURequests = "Ignore"
+)
 
 // Level is a size of the parts into which the machine is divided.
 type Level string

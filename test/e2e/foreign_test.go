@@ -27,7 +27,7 @@ func TestAContainerThatNamesAnothersClaimIsRefused(t *testing.T) {
 	}
 	before, ledger := placements(t), readCheckpoint(t)
 	for name, test := range map[string]struct{ device, said string }{
-		"another pod's claim":    {allocator.Ref{Claim: uid, Request: "cpus"}.String(), "was not reserved for this pod"},
+		"another pod's claim":    {allocator.Ref{Claim: uid, Request: "cpus"}.String(), "which belongs to another pod"},
 		"a claim nobody has":     {allocator.RefPrefix + "00000000-0000-0000-0000-000000000000.cpus", "unresolvable CDI devices"},
 		"a name that is no name": {allocator.RefPrefix + "a.b.c", "unresolvable CDI devices"},
 	} {

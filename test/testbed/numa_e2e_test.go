@@ -69,6 +69,7 @@ func (m numaMachine) isAsLaidOut(ctx context.Context, t *testing.T) {
 	for n, node := range m.layout.Nodes {
 		dir := fmt.Sprintf("/sys/devices/system/node/node%d/", n)
 		m.is(ctx, t, dir+"cpulist", cpuList(m.layout.CPUs(n)))
+		m.is(ctx, t, dir+"hugepages/hugepages-2048kB/nr_hugepages", strconv.Itoa(node.Hugepages))
 		m.is(ctx, t, dir+"distance", strings.Trim(fmt.Sprint(m.layout.Distances[n]), "[]"))
 		for _, d := range node.Devices {
 			m.hasDevice(ctx, t, d.ID, n)

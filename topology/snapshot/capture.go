@@ -102,7 +102,7 @@ func (c *capture) placed(name string) string {
 // takeDirs writes the directories whose being there counts.
 func (c *capture) takeDirs() {
 	for name := range c.exist {
-		if anyMatch(dirRules, name) {
+		if anyMatch(dirRules(), name) {
 			c.tree.Dir(name)
 		}
 	}
@@ -112,7 +112,7 @@ func (c *capture) takeDirs() {
 func (c *capture) takeFiles() {
 	for name, content := range c.files {
 		placed := c.placed(name)
-		for _, rule := range fileRules {
+		for _, rule := range fileRules() {
 			if !rule.path.MatchString(placed) {
 				continue
 			}

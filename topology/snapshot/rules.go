@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/topolet/topolet/topology"
 )
@@ -27,42 +28,47 @@ const (
 	bus  = `sys/devices/pci[0-9a-f]{4,8}:[0-9a-f]{2}/pci_bus/[0-9a-f]{4,8}:[0-9a-f]{2}/`
 )
 
-var fileRules = []fileRule{
-	{exactly(cpu + `(online|present|isolated|nohz_full)`), cpuList},
-	{exactly(cpuN + `(online|cpu_capacity)`), integer},
-	{exactly(cpuN + `topology/(physical_package|die|cluster|core)_id`), integer},
-	{exactly(cpuN + `topology/[a-z]+_(cpus|siblings)_list`), cpuList},
-	{exactly(cpuN + `topology/[a-z]+_(cpus|siblings)`), cpuMask},
-	{exactly(cpuN + `cache/index\d+/(level|id)`), integer},
-	{exactly(cpuN + `cache/index\d+/type`), matching(regexp.MustCompile(`^(Data|Instruction|Unified)$`))},
-	{exactly(cpuN + `cache/index\d+/size`), matching(regexp.MustCompile(`^\d{1,20}K$`))},
-	{exactly(cpuN + `cache/index\d+/shared_cpu_list`), cpuList},
-	{exactly(cpuN + `cache/index\d+/shared_cpu_map`), cpuMask},
-	{exactly(`sys/devices/cpu_(core|atom|lowpower)/cpus`), cpuList},
-	{exactly(node + `/cpulist`), cpuList},
-	{exactly(node + `/cpumap`), cpuMask},
-	{exactly(node + `/meminfo`), memTotal},
-	{exactly(node + `/distance`), integers},
-	{exactly(node + `/hugepages/hugepages-\d+kB/nr_hugepages`), integer},
-	{exactly(pci + `(class|vendor|device|subsystem_vendor|subsystem_device)`), matching(regexp.MustCompile(`^0x[0-9a-fA-F]{1,8}$`))},
-	{exactly(pci + `(numa_node|(current|max)_link_width|sriov_(totalvfs|numvfs))`), integer},
-	{exactly(pci + `(current|max)_link_speed`), matching(regexp.MustCompile(`^\d{1,4}(\.\d{1,2})? GT/s( PCIe)?$`))},
-	{exactly(pci + `local_cpulist`), cpuList},
-	{exactly(pci + `local_cpus`), cpuMask},
-	{exactly(bus + `cpulistaffinity`), cpuList},
-	{exactly(bus + `cpuaffinity`), cpuMask},
-}
+// fileRules are made when a snapshot is: every start of topolet would wait for them.
+var fileRules = sync.OnceValue(func() []fileRule {
+	return []fileRule{
+		{exactly(cpu + `(online|present|isolated|nohz_full)`), cpuList},
+		{exactly(cpuN + `(online|cpu_capacity)`), integer},
+		{exactly(cpuN + `topology/(physical_package|die|cluster|core)_id`), integer},
+		{exactly(cpuN + `topology/[a-z]+_(cpus|siblings)_list`), cpuList},
+		{exactly(cpuN + `topology/[a-z]+_(cpus|siblings)`), cpuMask},
+		{exactly(cpuN + `cache/index\d+/(level|id)`), integer},
+		{exactly(cpuN + `cache/index\d+/type`), matching(regexp.MustCompile(`^(Data|Instruction|Unified)$`))},
+		{exactly(cpuN + `cache/index\d+/size`), matching(regexp.MustCompile(`^\d{1,20}K$`))},
+		{exactly(cpuN + `cache/index\d+/shared_cpu_list`), cpuList},
+		{exactly(cpuN + `cache/index\d+/shared_cpu_map`), cpuMask},
+		{exactly(`sys/devices/cpu_(core|atom|lowpower)/cpus`), cpuList},
+		{exactly(node + `/cpulist`), cpuList},
+		{exactly(node + `/cpumap`), cpuMask},
+		{exactly(node + `/meminfo`), memTotal},
+		{exactly(node + `/distance`), integers},
+		{exactly(node + `/hugepages/hugepages-\d+kB/nr_hugepages`), integer},
+		{exactly(pci + `(class|vendor|device|subsystem_vendor|subsystem_device)`), matching(regexp.MustCompile(`^0x[0-9a-fA-F]{1,8}$`))},
+		{exactly(pci + `(numa_node|(current|max)_link_width|sriov_(totalvfs|numvfs))`), integer},
+		{exactly(pci + `(current|max)_link_speed`), matching(regexp.MustCompile(`^\d{1,4}(\.\d{1,2})? GT/s( PCIe)?$`))},
+		{exactly(pci + `local_cpulist`), cpuList},
+		{exactly(pci + `local_cpus`), cpuMask},
+		{exactly(bus + `cpulistaffinity`), cpuList},
+		{exactly(bus + `cpuaffinity`), cpuMask},
+	}
+})
 
 // dirRules are the directories, and the links between CPUs and nodes, of which
 // discovery asks only whether they are there.
-var dirRules = []*regexp.Regexp{
-	exactly(cpu + `cpu\d+`),
-	exactly(cpuN + `topology`),
-	exactly(cpuN + `node\d+`),
-	exactly(cpuN + `cache/index\d+`),
-	exactly(node),
-	exactly(node + `/hugepages/hugepages-\d+kB`),
-}
+var dirRules = sync.OnceValue(func() []*regexp.Regexp {
+	return []*regexp.Regexp{
+		exactly(cpu + `cpu\d+`),
+		exactly(cpuN + `topology`),
+		exactly(cpuN + `node\d+`),
+		exactly(cpuN + `cache/index\d+`),
+		exactly(node),
+		exactly(node + `/hugepages/hugepages-\d+kB`),
+	}
+})
 
 var (
 	decimal = regexp.MustCompile(`^\d{1,10}$`)

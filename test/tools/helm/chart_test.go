@@ -112,6 +112,14 @@ func TestContainment(t *testing.T) {
 	}
 }
 
+// The default of Go's runtime is the number of the machine's CPUs.
+func TestTheDaemonKeepsNoMemoryForEveryCPU(t *testing.T) {
+	main := only[*appsv1.DaemonSet](t, render(t)).Spec.Template.Spec.Containers[0]
+	if want := (corev1.EnvVar{Name: "GOMAXPROCS", Value: "4"}); !slices.Contains(main.Env, want) {
+		t.Errorf("the environment %v does not have %v", main.Env, want)
+	}
+}
+
 func TestPaths(t *testing.T) {
 	pod := only[*appsv1.DaemonSet](t, render(t,
 		"--set", "kubelet.rootDir=/data/kubelet", "--set", "nri.socket=/run/k3s/nri/nri.sock",

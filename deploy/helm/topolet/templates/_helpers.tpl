@@ -19,7 +19,8 @@ kind: Configuration
 {{- end }}
 {{- end }}
 
-{{/* CEL: what kind of capacity the driver publishes. The admission policy knows no other. */}}
+{{/* CEL: what kind of capacity the driver publishes, beside huge pages, whose name ends in
+their size. The admission policy knows no other. */}}
 {{- define "topolet.capacities" -}}
-["topolet.dev/cpus", "topolet.dev/tenants"]
+["topolet.dev/cpus", "topolet.dev/tenants", "topolet.dev/memory"]
 {{- end }}

@@ -34,6 +34,16 @@ type Forward struct {
 // kernelArgs are the arguments of the guest's kernel.
 func (l Layout) kernelArgs() string {
 	args := "console=ttyS0 quiet mitigations=off nokaslr tsc=reliable clocksource=tsc cgroup_no_v1=all"
+	var hugepages []string
+	for n, node := range l.Nodes {
+		if node.Hugepages > 0 {
+			hugepages = append(hugepages, fmt.Sprintf("%d:%d", n, node.Hugepages))
+		}
+	}
+	if len(hugepages) > 0 {
+		// Documentation/admin-guide/kernel-parameters.txt: pages for each node.
+		args += " hugepagesz=2M hugepages=" + strings.Join(hugepages, ",")
+	}
 	if len(l.Isolated) > 0 {
 		args += " isolcpus=" + strings.ReplaceAll(strings.Trim(fmt.Sprint(l.Isolated), "[]"), " ", ",")
 	}

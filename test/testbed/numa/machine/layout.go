@@ -31,9 +31,11 @@ type Layout struct {
 type Node struct {
 	// L3 are the groups of CPUs with a common L3 cache that belong to the
 	// node, counted over all sockets. A node without is memory only.
-	L3      []int
-	Memory  int // MiB
-	Devices []Device
+	L3     []int
+	Memory int // MiB
+	// Hugepages are pages of 2 MiB of the memory, set aside when the kernel boots.
+	Hugepages int
+	Devices   []Device
 }
 
 // Kind is what a PCI device is.
@@ -63,9 +65,9 @@ func Layouts() []Layout {
 			Name:    DefaultLayout,
 			Sockets: 2, L3PerSocket: 3, CoresPerL3: 2, ThreadsPerCore: 2,
 			Nodes: []Node{
-				{L3: []int{0, 1}, Memory: 768, Devices: []Device{{ID: "nvme0", Kind: NVMe, VFs: 2}, {ID: "net0", Kind: Network}}},
+				{L3: []int{0, 1}, Memory: 768, Hugepages: 32, Devices: []Device{{ID: "nvme0", Kind: NVMe, VFs: 2}, {ID: "net0", Kind: Network}}},
 				{L3: []int{2}, Memory: 512, Devices: []Device{{ID: "nvme1", Kind: NVMe}, {ID: "net1", Kind: Network}}},
-				{L3: []int{3, 4}, Memory: 768, Devices: []Device{{ID: "nvme2", Kind: NVMe}, {ID: "net2", Kind: Network}}},
+				{L3: []int{3, 4}, Memory: 768, Hugepages: 16, Devices: []Device{{ID: "nvme2", Kind: NVMe}, {ID: "net2", Kind: Network}}},
 				{L3: []int{5}, Memory: 512, Devices: []Device{{ID: "nvme3", Kind: NVMe}, {ID: "net3", Kind: Network}}},
 				{Memory: 512},
 			},
@@ -187,6 +189,9 @@ func (l Layout) Validate() error {
 	for n, node := range l.Nodes {
 		if node.Memory < 1 {
 			fail("node %d has no memory, which QEMU refuses", n)
+		}
+		if node.Hugepages < 0 || 4*node.Hugepages > node.Memory {
+			fail("node %d has %d huge pages of 2 MiB; they may be half of its %d MiB", n, node.Hugepages, node.Memory)
 		}
 		for _, group := range node.L3 {
 			if group < 0 || group >= l.Sockets*l.L3PerSocket {

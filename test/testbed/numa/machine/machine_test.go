@@ -69,7 +69,7 @@ func TestNodesCoverEachCPUOnce(t *testing.T) {
 	}
 }
 
-func TestIsolatedCPUsAreAnArgumentOfTheKernel(t *testing.T) {
+func TestIsolatedCPUsAndHugepagesAreArgumentsOfTheKernel(t *testing.T) {
 	l, err := Find(DefaultLayout)
 	if err != nil {
 		t.Fatal(err)
@@ -77,9 +77,15 @@ func TestIsolatedCPUsAreAnArgumentOfTheKernel(t *testing.T) {
 	if got := values(args(t, l), "-append"); len(got) != 1 || !strings.HasSuffix(got[0], " isolcpus=18,19") {
 		t.Errorf("arguments of the kernel: %q", got)
 	}
+	if got := values(args(t, l), "-append"); !strings.Contains(got[0], " hugepagesz=2M hugepages=0:32,2:16 ") {
+		t.Errorf("arguments of the kernel: %q", got)
+	}
 	l.Isolated = nil
-	if got := values(args(t, l), "-append"); strings.Contains(got[0], "isolcpus") {
-		t.Errorf("without isolated CPUs: %q", got)
+	for i := range l.Nodes {
+		l.Nodes[i].Hugepages = 0
+	}
+	if got := values(args(t, l), "-append"); strings.Contains(got[0], "isolcpus") || strings.Contains(got[0], "hugepages") {
+		t.Errorf("without isolated CPUs and huge pages: %q", got)
 	}
 }
 
@@ -101,6 +107,7 @@ func TestMistakesInALayoutAreNamed(t *testing.T) {
 		"at least one socket":     func(l *Layout) { l.ThreadsPerCore = 0 },
 		"1 to 14":                 func(l *Layout) { l.Nodes = make([]Node, 15) },
 		"CPU 0 cannot":            func(l *Layout) { l.Isolated = []int{0} },
+		"half of its 64 MiB":      func(l *Layout) { l.Nodes[1].Hugepages = 17 },
 		"CPU 2 cannot":            func(l *Layout) { l.Isolated = []int{1, 2} },
 		"has no memory":           func(l *Layout) { l.Nodes[0].Memory = 0 },
 		"at most 4096":            func(l *Layout) { l.Nodes[0].Memory = 5000 },
