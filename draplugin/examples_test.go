@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/dynamic-resource-allocation/deviceattribute"
@@ -25,6 +26,9 @@ var exampleMachines = map[string]func(t *testing.T) (*rig, *scheduler){
 	"two types of cores": func(t *testing.T) (*rig, *scheduler) {
 		return exampleMachine(t, topologytest.New(topologytest.Spec{CoresPerL3: 4, EfficiencyCoresPerL3: 8, Threads: 2}))
 	},
+	"huge pages": func(t *testing.T) (*rig, *scheduler) {
+		return exampleMachine(t, topologytest.New(topologytest.Spec{NUMAPerSocket: 2, CoresPerL3: 4, Threads: 2, Hugepages: []topology.Hugepages{{SizeBytes: 2 << 20, Total: 8}}}))
+	},
 	"four NUMA nodes": func(t *testing.T) (*rig, *scheduler) {
 		return exampleMachine(t, captured(t))
 	},
@@ -38,7 +42,7 @@ var exampleMachines = map[string]func(t *testing.T) (*rig, *scheduler){
 
 func exampleMachine(t *testing.T, m *topology.Machine, levels ...allocator.Level) (*rig, *scheduler) {
 	t.Helper()
-	r := newRigOn(t, m, allocator.DefaultReserved(m), levels...)
+	r := newRigOn(t, m, allocator.Policy{ReservedCPUs: allocator.DefaultReserved(m), Levels: levels})
 	s := newScheduler(t, r)
 	s.classes = append(slices.Clone(s.classes), &resourceapi.DeviceClass{
 		ObjectMeta: metav1.ObjectMeta{Name: disksDriver},
@@ -112,7 +116,7 @@ func TestExamples(t *testing.T) {
 					keepsPromise(t, r, s, e)
 				})
 			}
-			if served == 0 && e.Name != "nvme-root" { // CPU devices have no PCIe root yet
+			if served == 0 {
 				t.Error("no machine here has what it needs")
 			}
 		})
@@ -200,7 +204,7 @@ func (p place) check(t *testing.T) {
 	if want.Groups != 0 && len(groups) != want.Groups {
 		t.Errorf("CPUs %s are of the L3 groups %v, want %d", cpus, groups, want.Groups)
 	}
-	if !wholeCores(m, cpus) || cpus.Intersects(p.reserved) {
+	if !wholeCores(m, cpus) || cpus.Intersects(p.policy.ReservedCPUs) {
 		t.Errorf("CPUs %s split a core, or are reserved", cpus)
 	}
 	if isolated := cpus.Intersection(m.Isolated); want.Isolated && !isolated.Equals(cpus) || !want.Isolated && !isolated.IsEmpty() {
@@ -221,7 +225,7 @@ func (p place) check(t *testing.T) {
 		}
 		whole := topology.CPUSet{}
 		for _, c := range m.CPUs {
-			if with(c) && !p.reserved.Contains(c.ID) && !m.Isolated.Contains(c.ID) {
+			if with(c) && !p.policy.ReservedCPUs.Contains(c.ID) && !m.Isolated.Contains(c.ID) {
 				whole = whole.Union(topology.NewCPUSet(c.ID))
 			}
 		}
@@ -229,18 +233,21 @@ func (p place) check(t *testing.T) {
 			t.Errorf("CPUs %s are not the whole %s, %s", cpus, part, whole)
 		}
 	}
-	p.checkParts(t)
+	p.checkParts(t, nodes)
 	p.checkFunctions(t, nodes)
 }
 
-// checkParts checks the parts of the grant one by one.
-func (p place) checkParts(t *testing.T) {
+// checkParts checks the parts of the grant one by one, and where the memory is.
+func (p place) checkParts(t *testing.T, nodes []int) {
 	t.Helper()
 	want := p.promise
+	var memory []int
 	for i, part := range p.grant.Parts {
-		asked := p.asked(t, part.Name)
-		if got := part.CPUs.Size(); got < asked || got >= asked+2 {
-			t.Errorf("request %s got CPUs %s, asked for %d", part.Name, part.CPUs, asked)
+		memory = append(memory, part.MemoryNodes...)
+		for name, asked := range p.asked(t, part.Name) {
+			if got := amount(part, name); got < asked.Value() || name == CapacityCPUs && got >= asked.Value()+2 {
+				t.Errorf("request %s got %d of %s, asked for %s", part.Name, got, name, asked.String())
+			}
 		}
 		if want.Halves && part.CPUs.Size() != p.grant.Parts[1-i].CPUs.Size() {
 			t.Errorf("one half is %s", part.CPUs)
@@ -252,22 +259,41 @@ func (p place) checkParts(t *testing.T) {
 		if !part.RunsOn().Equals(runs) {
 			t.Errorf("of CPUs %s the container runs on %s, want %s", part.CPUs, part.RunsOn(), runs)
 		}
-		if part.SharedPool != want.SharedPool || part.LocalMemory != want.LocalMemory {
-			t.Errorf("request %s: shared pool %v, local memory %v", part.Name, part.SharedPool, part.LocalMemory)
+		if part.SharedPool != want.SharedPool {
+			t.Errorf("request %s has the shared pool: %v", part.Name, part.SharedPool)
 		}
+	}
+	slices.Sort(memory)
+	if memory = slices.Compact(memory); want.LocalMemory != (len(memory) > 0) || want.LocalMemory && !slices.Equal(memory, nodes) {
+		t.Errorf("CPUs of the NUMA nodes %v have memory of %v", nodes, memory)
 	}
 }
 
-// asked is how many CPUs a request asks for.
-func (p place) asked(t *testing.T, request string) int {
+// asked is what a request asks for.
+func (p place) asked(t *testing.T, request string) map[resourceapi.QualifiedName]resource.Quantity {
 	t.Helper()
 	for _, r := range p.claim.Spec.Devices.Requests {
 		if r.Name == request {
-			cpus := r.Exactly.Capacity.Requests[CapacityCPUs]
-			return int(cpus.Value())
+			return r.Exactly.Capacity.Requests
 		}
 	}
 	t.Fatalf("no request is called %s", request)
+	return nil
+}
+
+// amount is how much of a capacity a part of a grant is.
+func amount(part allocator.Part, name resourceapi.QualifiedName) int64 {
+	switch name {
+	case CapacityCPUs:
+		return int64(part.CPUs.Size())
+	case CapacityTenants:
+		return int64(part.Count) // who has all CPUs has all tenants
+	}
+	for _, pages := range part.Memory {
+		if pagesCapacity(pages.SizeBytes) == name {
+			return int64(pages.Bytes) //nolint:gosec // some MiB
+		}
+	}
 	return 0
 }
 

@@ -75,7 +75,7 @@ func keepsPromise(t *testing.T, node harness.Node, k kernelTopology, namespace s
 func waitExpected(t *testing.T, node harness.Node, namespace string, pod *corev1.Pod, c corev1.Container) harness.Kernel {
 	t.Helper()
 	var got harness.Kernel
-	if err := harness.Wait(t.Context(), followLimit, "container "+c.Name+" to run where it ought to", func(ctx context.Context) (err error) {
+	if err := harness.Wait(t.Context(), startLimit, "container "+c.Name+" to run where it ought to", func(ctx context.Context) (err error) {
 		if got, err = cluster.Kernel(ctx, namespace, pod.Name, c.Name); err != nil {
 			return err
 		}

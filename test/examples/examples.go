@@ -6,7 +6,7 @@
 //
 //	topolet.dev/needs-cpus: "4"                    so many CPUs to claim
 //	topolet.dev/needs-nodes: "2"                   on so many NUMA nodes
-//	topolet.dev/needs-device: level=l3,tenants=2   a CPU device with these attributes or capacities
+//	topolet.dev/needs-device: level=l3,tenants=2   a device of topolet with these attributes or capacities
 //	topolet.dev/needs-driver: nvme.example.com     a device of another driver
 //
 // In needs-device a name without a value is an attribute that is there and is neither
@@ -166,7 +166,7 @@ func (e Example) Lacks(published []*resourceapi.ResourceSlice) string {
 	case len(nodes) < wantNodes:
 		return fmt.Sprintf("CPUs on %d NUMA nodes; it has %d", wantNodes, len(nodes))
 	case wanted != "" && !slices.ContainsFunc(devices, func(d resourceapi.Device) bool { return has(d, wanted) }):
-		return "a CPU device with " + wanted
+		return "a device with " + wanted
 	case other != "":
 		return "the driver " + other
 	}

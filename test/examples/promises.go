@@ -45,8 +45,10 @@ const (
 var Promises = map[string]Promise{
 	"cpu-config":        {Nodes: 1, SharedPool: true},
 	"efficiency-cores":  {Nodes: 1, CoreType: topology.Efficiency},
+	"hugepages":         {Nodes: 1, LocalMemory: true},
 	"isolated-cpus":     {Nodes: 1, Isolated: true},
 	"l3-share":          {Nodes: 1, Groups: 1},
+	"memory":            {Nodes: 1, LocalMemory: true},
 	"numa-aligned":      {Nodes: 1},
 	"nvme-node":         {Nodes: 1, Disks: 1},
 	"nvme-root":         {Nodes: 1, Disks: 1, Root: true},
