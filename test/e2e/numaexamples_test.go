@@ -27,6 +27,11 @@ func examplesOnMachine(t *testing.T, node harness.Node, k kernelTopology) {
 			if lacks := e.Lacks(published); lacks != "" {
 				t.Skip("the machine lacks", lacks)
 			}
+			if len(e.Claims) == 0 {
+				// What changes the pool while a container is being started reaches it
+				// with the next change only.
+				waitReleased(t.Context(), t)
+			}
 			begin := time.Now()
 			applyTo(t, ns, node.Name, e)
 			for _, c := range e.Pod.Spec.Containers {
