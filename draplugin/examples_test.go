@@ -197,7 +197,9 @@ type place struct {
 func (p place) check(t *testing.T) {
 	t.Helper()
 	want, m, cpus := p.promise, p.machine, p.grant.CPUs()
-	nodes, groups, sockets := p.parts(func(c topology.CPU) int { return c.NUMANode }), p.parts(func(c topology.CPU) int { return c.L3 }), p.parts(func(c topology.CPU) int { return c.Socket })
+	nodes := p.parts(func(c topology.CPU) int { return c.NUMANode })
+	groups := p.parts(func(c topology.CPU) int { return c.L3 })
+	sockets := p.parts(func(c topology.CPU) int { return c.Socket })
 	if want.Nodes != 0 && len(nodes) != want.Nodes {
 		t.Errorf("CPUs %s are on NUMA nodes %v, want %d", cpus, nodes, want.Nodes)
 	}
