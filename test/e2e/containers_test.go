@@ -67,7 +67,7 @@ func TestEveryKindOfContainerRunsWhereItOught(t *testing.T) {
 
 func TestAClaimThatNoContainerNamesIsNobodyElses(t *testing.T) {
 	ns := namespace(t)
-	before := start(t, ns, podOf("plain")).Allowed
+	before := start(t, ns, podOf("beside")).Allowed
 	claimFor(t, ns, "one", "1")
 	p := podOf("unnamed", "one")
 	p.Spec.Containers[0].Resources.Claims = nil
@@ -76,11 +76,11 @@ func TestAClaimThatNoContainerNamesIsNobodyElses(t *testing.T) {
 	if cpu.IsEmpty() || k.Allowed.Intersects(cpu) {
 		t.Errorf("the container that does not name the claim runs on %s, of which the claim has %s", k.Allowed, cpu)
 	}
-	changeTo(t, ns, "plain", before.Difference(cpu))
+	changeTo(t, ns, "beside", before.Difference(cpu))
 	claimFor(t, ns, "rest", fmt.Sprint(claimable(t.Context(), t)))
 	create(t, ns, podOf("rest", "rest"))
 	unschedulable(t, ns, "rest")
 	deletePod(t.Context(), t, ns, "rest")
 	deletePod(t.Context(), t, ns, "unnamed")
-	changeTo(t, ns, "plain", before)
+	changeTo(t, ns, "beside", before)
 }

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -26,7 +27,7 @@ func TestExamples(t *testing.T) {
 		t.Fatal("the node offers no CPU")
 	}
 	node := cluster.Node()
-	published := slicesOf(t, node.Name)
+	published := slicesOf(t.Context(), t, node.Name)
 	for _, e := range allExamples(t) {
 		t.Run(e.Name, func(t *testing.T) {
 			if lacks := e.Lacks(published); lacks != "" {
@@ -38,7 +39,7 @@ func TestExamples(t *testing.T) {
 			}
 			for _, c := range e.Pod.Spec.Containers {
 				got := running(t, ns, e.Name, c.Name).Allowed
-				if want := expected(t, node, ns, e.Pod, c); !got.Equals(want) {
+				if want := expected(t.Context(), t, node, ns, e.Pod, c); !got.Equals(want) {
 					t.Errorf("container %s runs on %s, want %s", c.Name, got, want)
 				}
 			}
@@ -48,7 +49,7 @@ func TestExamples(t *testing.T) {
 
 // expected are the CPUs of the claims that a container names, of their shared
 // pool too where they include it, or the pool.
-func expected(t *testing.T, node harness.Node, namespace string, pod *corev1.Pod, c corev1.Container) topology.CPUSet {
+func expected(ctx context.Context, t *testing.T, node harness.Node, namespace string, pod *corev1.Pod, c corev1.Container) topology.CPUSet {
 	t.Helper()
 	var claimed, all topology.CPUSet
 	pool := len(c.Resources.Claims) == 0
@@ -58,7 +59,7 @@ func expected(t *testing.T, node harness.Node, namespace string, pod *corev1.Pod
 			continue
 		}
 		for _, ref := range c.Resources.Claims {
-			if claimName(t, namespace, pod.Name, ref.Name) != g.Name {
+			if claimName(ctx, t, namespace, pod.Name, ref.Name) != g.Name {
 				continue
 			}
 			claimed = claimed.Union(g.RunsOn(ref.Request))
@@ -74,9 +75,9 @@ func expected(t *testing.T, node harness.Node, namespace string, pod *corev1.Pod
 }
 
 // claimName is the name of the claim that a pod calls by another one.
-func claimName(t *testing.T, namespace, pod, name string) string {
+func claimName(ctx context.Context, t *testing.T, namespace, pod, name string) string {
 	t.Helper()
-	p, err := cluster.Client.CoreV1().Pods(namespace).Get(t.Context(), pod, metav1.GetOptions{})
+	p, err := cluster.Client.CoreV1().Pods(namespace).Get(ctx, pod, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,9 +112,9 @@ func allExamples(t *testing.T) []examples.Example {
 }
 
 // slicesOf are the ResourceSlices of all drivers on a node.
-func slicesOf(t *testing.T, node string) []*resourceapi.ResourceSlice {
+func slicesOf(ctx context.Context, t *testing.T, node string) []*resourceapi.ResourceSlice {
 	t.Helper()
-	list, err := cluster.Client.ResourceV1().ResourceSlices().List(t.Context(), metav1.ListOptions{FieldSelector: "spec.nodeName=" + node})
+	list, err := cluster.Client.ResourceV1().ResourceSlices().List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + node})
 	if err != nil {
 		t.Fatal(err)
 	}

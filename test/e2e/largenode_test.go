@@ -53,7 +53,7 @@ func TestLargeNode(t *testing.T) {
 		}
 		return nil
 	})
-	small, large := slicesOf(t, cluster.Node().Name), slicesOf(t, n.name)
+	small, large := slicesOf(t.Context(), t, cluster.Node().Name), slicesOf(t.Context(), t, n.name)
 	ran := 0
 	for _, e := range allExamples(t) {
 		if e.Lacks(small) == "" || e.Lacks(large) != "" {
@@ -135,7 +135,7 @@ func (n *paperNode) run(t *testing.T, namespace string, p *corev1.Pod) map[strin
 	})
 	devices := map[corev1.ResourceClaim][]string{} // by pod claim and request
 	for _, c := range pod.Spec.ResourceClaims {
-		claim, err := cluster.Client.ResourceV1().ResourceClaims(namespace).Get(t.Context(), claimName(t, namespace, pod.Name, c.Name), metav1.GetOptions{})
+		claim, err := cluster.Client.ResourceV1().ResourceClaims(namespace).Get(t.Context(), claimName(t.Context(), t, namespace, pod.Name, c.Name), metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}

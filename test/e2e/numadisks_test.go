@@ -75,7 +75,7 @@ func waitDisks(t *testing.T, node harness.Node, k kernelTopology) []resourceapi.
 	var disks []resourceapi.Device
 	if err := harness.Wait(t.Context(), startLimit, fmt.Sprintf("%d disks to be published", len(k.nodes)), func(ctx context.Context) error {
 		disks = nil
-		for _, s := range slicesOf(t, node.Name) {
+		for _, s := range slicesOf(ctx, t, node.Name) {
 			if s.Spec.Driver == diskDriver {
 				disks = append(disks, s.Spec.Devices...)
 			}

@@ -21,7 +21,7 @@ import (
 // and holds it against what it promises. One ends while the next one starts.
 func examplesOnMachine(t *testing.T, node harness.Node, k kernelTopology) {
 	ns := namespace(t)
-	published := slicesOf(t, node.Name)
+	published := slicesOf(t.Context(), t, node.Name)
 	for _, e := range allExamples(t) {
 		t.Run(e.Name, func(t *testing.T) {
 			if lacks := e.Lacks(published); lacks != "" {
@@ -54,7 +54,7 @@ func keepsPromise(t *testing.T, node harness.Node, k kernelTopology, namespace s
 		t.Fatal("say in examples.Promises what it promises")
 	}
 	for _, claim := range e.Pod.Spec.ResourceClaims {
-		name := claimName(t, namespace, e.Name, claim.Name)
+		name := claimName(t.Context(), t, namespace, e.Name, claim.Name)
 		g := grantOf(t, namespace, name)
 		t.Logf("claim %s: CPUs %s", claim.Name, g.CPUs())
 		k.checkCPUs(t, g, promise)
@@ -84,7 +84,7 @@ func waitExpected(t *testing.T, node harness.Node, namespace string, pod *corev1
 		if got, err = cluster.Kernel(ctx, namespace, pod.Name, c.Name); err != nil {
 			return err
 		}
-		if want := expected(t, node, namespace, pod, c); !got.Allowed.Equals(want) || !got.Cgroup.Equals(want) {
+		if want := expected(ctx, t, node, namespace, pod, c); !got.Allowed.Equals(want) || !got.Cgroup.Equals(want) {
 			return fmt.Errorf("processes %s, cgroup %s, want %s", got.Allowed, got.Cgroup, want)
 		}
 		return nil
