@@ -193,6 +193,10 @@ func (s *scheduler) allocated() structured.AllocatedState {
 	for _, c := range s.claims {
 		for _, result := range c.Status.Allocation.Devices.Results {
 			device := structured.MakeDeviceID(result.Driver, result.Pool, result.Device)
+			if result.ShareID == nil {
+				state.AllocatedDevices.Insert(device)
+				continue
+			}
 			state.AllocatedSharedDeviceIDs.Insert(structured.MakeSharedDeviceID(device, result.ShareID))
 			state.AggregatedCapacity.Insert(structured.NewDeviceConsumedCapacity(device, result.ConsumedCapacity))
 		}

@@ -4,44 +4,42 @@ package e2e
 
 import (
 	"bytes"
-	"fmt"
+	"context"
 	"os"
 	"path/filepath"
-	"strconv"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	resourceapi "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/topolet/topolet/test/examples"
+	"github.com/topolet/topolet/test/harness"
 	"github.com/topolet/topolet/topology"
 )
 
-// needsCPUs is the annotation by which an example says how many claimable CPUs
-// it takes to run.
-const needsCPUs = "topolet.dev/needs-cpus"
-
 // TestExamples runs every example as it is: applied by kubectl, each container on
-// exactly the CPUs that the example's comment promises. Those that need more
-// CPUs than this node can give run on a larger one, see TestLargeNode.
+// exactly the CPUs that the example's comment promises. Those that need more than this
+// node has run on larger ones, see TestLargeNode and TestNUMAMachine.
 func TestExamples(t *testing.T) {
-	n := claimable(t.Context(), t)
-	if n == 0 {
+	if claimable(t.Context(), t) == 0 {
 		t.Fatal("the node offers no CPU")
 	}
-	for _, file := range exampleFiles(t) {
-		t.Run(filepath.Base(file), func(t *testing.T) {
-			pod := examplePod(t, file)
-			if needs := needsOf(t, pod); int64(needs) > n {
-				t.Skipf("needs %d claimable CPUs, this node has %d", needs, n)
+	node := cluster.Node()
+	published := slicesOf(t.Context(), t, node.Name)
+	for _, e := range allExamples(t) {
+		t.Run(e.Name, func(t *testing.T) {
+			if lacks := e.Lacks(published); lacks != "" {
+				t.Skip("this node lacks", lacks)
 			}
 			ns := namespace(t)
-			if _, err := cluster.Kubectl(t.Context(), "apply", "--namespace", ns, "--filename", file); err != nil {
+			if _, err := cluster.Kubectl(t.Context(), "apply", "--namespace", ns, "--filename", e.File); err != nil {
 				t.Fatal(err)
 			}
-			for _, c := range pod.Spec.Containers {
-				got := running(t, ns, pod.Name, c.Name).Allowed
-				if want := expected(t, ns, pod, c); !got.Equals(want) {
+			for _, c := range e.Pod.Spec.Containers {
+				got := running(t, ns, e.Name, c.Name).Allowed
+				if want := expected(t.Context(), t, node, ns, e.Pod, c); !got.Equals(want) {
 					t.Errorf("container %s runs on %s, want %s", c.Name, got, want)
 				}
 			}
@@ -51,7 +49,7 @@ func TestExamples(t *testing.T) {
 
 // expected are the CPUs of the claims that a container names, of their shared
 // pool too where they include it, or the pool.
-func expected(t *testing.T, namespace string, pod *corev1.Pod, c corev1.Container) topology.CPUSet {
+func expected(ctx context.Context, t *testing.T, node harness.Node, namespace string, pod *corev1.Pod, c corev1.Container) topology.CPUSet {
 	t.Helper()
 	var claimed, all topology.CPUSet
 	pool := len(c.Resources.Claims) == 0
@@ -61,7 +59,7 @@ func expected(t *testing.T, namespace string, pod *corev1.Pod, c corev1.Containe
 			continue
 		}
 		for _, ref := range c.Resources.Claims {
-			if claimName(t, namespace, pod.Name, ref.Name) != g.Name {
+			if claimName(ctx, t, namespace, pod.Name, ref.Name) != g.Name {
 				continue
 			}
 			claimed = claimed.Union(g.RunsOn(ref.Request))
@@ -71,15 +69,15 @@ func expected(t *testing.T, namespace string, pod *corev1.Pod, c corev1.Containe
 		}
 	}
 	if pool {
-		claimed = claimed.Union(online(t).Difference(all))
+		claimed = claimed.Union(online(t, node).Difference(all))
 	}
 	return claimed
 }
 
 // claimName is the name of the claim that a pod calls by another one.
-func claimName(t *testing.T, namespace, pod, name string) string {
+func claimName(ctx context.Context, t *testing.T, namespace, pod, name string) string {
 	t.Helper()
-	p, err := cluster.Client.CoreV1().Pods(namespace).Get(t.Context(), pod, metav1.GetOptions{})
+	p, err := cluster.Client.CoreV1().Pods(namespace).Get(ctx, pod, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,58 +95,60 @@ func claimName(t *testing.T, namespace, pod, name string) string {
 	return ""
 }
 
-func online(t *testing.T) topology.CPUSet {
+// online are the CPUs of a node on which processes run without asking.
+func online(t *testing.T, node harness.Node) topology.CPUSet {
 	t.Helper()
-	host, err := topology.OpenRoot("/")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer host.Close() //nolint:errcheck // only read
-	m, err := topology.Discover(host)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m.Online
+	const cpus = "/sys/devices/system/cpu/"
+	return readSet(t, node, cpus+"online").Difference(readSet(t, node, cpus+"isolated"))
 }
 
-func exampleFiles(t *testing.T) []string {
+func allExamples(t *testing.T) []examples.Example {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(cluster.Source, "deploy/examples/*.yaml"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("examples: %v, %v", files, err)
-	}
-	return files
-}
-
-// examplePod returns the pod of an example file; each has one.
-func examplePod(t *testing.T, file string) *corev1.Pod {
-	t.Helper()
-	data, err := os.ReadFile(file)
+	all, err := examples.Read(filepath.Join(cluster.Source, "deploy/examples"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for doc := range bytes.SplitSeq(data, []byte("\n---\n")) {
-		var pod corev1.Pod
-		if err := yaml.Unmarshal(doc, &pod); err != nil {
+	return all
+}
+
+// slicesOf are the ResourceSlices of all drivers on a node.
+func slicesOf(ctx context.Context, t *testing.T, node string) []*resourceapi.ResourceSlice {
+	t.Helper()
+	list, err := cluster.Client.ResourceV1().ResourceSlices().List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + node})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []*resourceapi.ResourceSlice
+	for i := range list.Items {
+		all = append(all, &list.Items[i])
+	}
+	return all
+}
+
+// applyTo applies an example by kubectl with its pod bound for one node, and as it is
+// otherwise.
+func applyTo(t *testing.T, namespace, node string, e examples.Example) {
+	t.Helper()
+	pod := e.Pod.DeepCopy()
+	pod.Spec.NodeSelector = map[string]string{corev1.LabelHostname: node}
+	text, err := os.ReadFile(e.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	documents := bytes.Split(text, []byte("\n---\n"))
+	for i, document := range documents {
+		if !bytes.Contains(document, []byte("kind: Pod\n")) {
+			continue
+		}
+		if documents[i], err = yaml.Marshal(pod); err != nil {
 			t.Fatal(err)
 		}
-		if pod.Kind == "Pod" {
-			return &pod
-		}
 	}
-	t.Fatalf("%s has no pod", file)
-	return nil
-}
-
-func needsOf(t *testing.T, pod *corev1.Pod) int {
-	t.Helper()
-	text, ok := pod.Annotations[needsCPUs]
-	if !ok {
-		return 0
+	file := filepath.Join(t.TempDir(), e.Name+".yaml")
+	if err := os.WriteFile(file, bytes.Join(documents, []byte("\n---\n")), 0o600); err != nil {
+		t.Fatal(err)
 	}
-	n, err := strconv.Atoi(text)
-	if err != nil {
-		t.Fatal(fmt.Errorf("annotation %s: %w", needsCPUs, err))
+	if _, err := cluster.Kubectl(t.Context(), "apply", "--namespace", namespace, "--filename", file); err != nil {
+		t.Fatal(err)
 	}
-	return n
 }

@@ -4,17 +4,18 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	resourceapi "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	dra "k8s.io/kubelet/pkg/apis/dra/v1"
 	"k8s.io/utils/ptr"
-	"sigs.k8s.io/yaml"
 
+	"github.com/topolet/topolet/test/examples"
 	"github.com/topolet/topolet/topology"
 	"github.com/topolet/topolet/topology/topologytest"
 )
@@ -46,23 +47,39 @@ func TestLargeNode(t *testing.T) {
 		taken = taken.Union(cpus)
 		return cpus
 	}
-	for _, file := range exampleFiles(t) {
-		pod := examplePod(t, file)
-		if needsOf(t, pod) < 2 {
+	waitPublished(t.Context(), t, n.name, startLimit, "a device for each NUMA node", func(devices map[string]resourceapi.Device) error {
+		if len(devices) != len(m.NUMANodes) {
+			return fmt.Errorf("there are %d", len(devices))
+		}
+		return nil
+	})
+	small, large := slicesOf(t.Context(), t, cluster.Node().Name), slicesOf(t.Context(), t, n.name)
+	ran := 0
+	for _, e := range allExamples(t) {
+		if e.Lacks(small) == "" || e.Lacks(large) != "" {
 			continue
 		}
-		t.Run(filepath.Base(file), func(t *testing.T) {
+		ran++
+		t.Run(e.Name, func(t *testing.T) {
+			applyTo(t, ns, n.name, e)
+			created, err := cluster.Client.CoreV1().Pods(ns).Get(t.Context(), e.Name, metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
 			nodes := map[int]bool{}
-			for container, list := range n.run(t, ns, applyTo(t, ns, file, n.name)) {
+			for container, list := range n.run(t, ns, created) {
 				for id := range take(t, container, list).All() {
 					cpu, _ := m.CPU(id)
 					nodes[cpu.NUMANode] = true
 				}
 			}
-			if filepath.Base(file) == "numa-aligned.yaml" && len(nodes) != 1 {
-				t.Errorf("CPUs of NUMA nodes %v", nodes)
+			if want := examples.Promises[e.Name].Nodes; len(e.Claims) == 1 && want != 0 && len(nodes) != want {
+				t.Errorf("CPUs of NUMA nodes %v, want %d", nodes, want)
 			}
 		})
+	}
+	if ran == 0 {
+		t.Error("there is no example for this machine")
 	}
 	t.Run("a further claim after a kill gets other CPUs", func(t *testing.T) {
 		claimFor(t, ns, "before", "4")
@@ -118,7 +135,7 @@ func (n *paperNode) run(t *testing.T, namespace string, p *corev1.Pod) map[strin
 	})
 	devices := map[corev1.ResourceClaim][]string{} // by pod claim and request
 	for _, c := range pod.Spec.ResourceClaims {
-		claim, err := cluster.Client.ResourceV1().ResourceClaims(namespace).Get(t.Context(), claimName(t, namespace, pod.Name, c.Name), metav1.GetOptions{})
+		claim, err := cluster.Client.ResourceV1().ResourceClaims(namespace).Get(t.Context(), claimName(t.Context(), t, namespace, pod.Name, c.Name), metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -150,32 +167,4 @@ func (n *paperNode) run(t *testing.T, namespace string, p *corev1.Pod) map[strin
 		cpus[c.Name] = list
 	}
 	return cpus
-}
-
-// applyTo applies an example with its pod bound for one node, and returns the pod.
-func applyTo(t *testing.T, namespace, file, node string) *corev1.Pod {
-	t.Helper()
-	pod := examplePod(t, file)
-	pod.Spec.NodeSelector = map[string]string{corev1.LabelHostname: node}
-	pod.Spec.TerminationGracePeriodSeconds = ptr.To[int64](0)
-	text, err := yaml.Marshal(pod)
-	if err != nil {
-		t.Fatal(err)
-	}
-	bound := filepath.Join(t.TempDir(), "pod.yaml")
-	if err := os.WriteFile(bound, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	// The pod first: applying the whole example then finds it there, and leaves
-	// where it goes alone.
-	for _, f := range []string{bound, file} {
-		if _, err := cluster.Kubectl(t.Context(), "create", "--namespace", namespace, "--filename", f); err != nil && f == bound {
-			t.Fatal(err)
-		}
-	}
-	created, err := cluster.Client.CoreV1().Pods(namespace).Get(t.Context(), pod.Name, metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return created
 }

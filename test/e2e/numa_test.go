@@ -48,10 +48,11 @@ func TestNUMAMachine(t *testing.T) {
 		}
 		forget(ctx, t, name)
 	})
-	if err := cluster.NUMAUp(ctx); err != nil {
+	if err := cluster.NUMAUp(ctx, "--image", diskDriverImage+"="+buildDiskDriver(t)); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("node ready %.1f s after the start", time.Since(begin).Seconds())
+	startDiskDriver(t)
 	node := cluster.NUMANode()
 	k := readKernelTopology(t, node)
 	waitPublished(t.Context(), t, node.Name, startLimit, "a device for each NUMA node with CPUs", func(devices map[string]resourceapi.Device) error {
@@ -69,7 +70,6 @@ func TestNUMAMachine(t *testing.T) {
 			name  string
 			count func(numa kernelNode, claimable int) int
 		}{
-			{"2 CPUs", func(kernelNode, int) int { return 2 }},
 			{"4 CPUs", func(kernelNode, int) int { return 4 }},
 			{"a whole node", func(_ kernelNode, claimable int) int { return claimable }},
 		} {
@@ -80,7 +80,13 @@ func TestNUMAMachine(t *testing.T) {
 		}
 	})
 	t.Run("idle siblings, local memory and isolated CPUs", func(t *testing.T) { configuredClaims(t, node, k) })
-	t.Run("claims of other levels exclude each other", func(t *testing.T) { furtherLevels(t, node, k) })
+	t.Run("CPUs and memory are where another driver's disk is", func(t *testing.T) { besideDisks(t, node, k) })
+	t.Run("with all levels", func(t *testing.T) {
+		publishLevels(t, node)
+		t.Run("claims of other levels exclude each other", func(t *testing.T) { furtherLevels(t, node, k) })
+		t.Run("examples", func(t *testing.T) { examplesOnMachine(t, node, k) })
+		t.Logf("done %.1f s after the start", time.Since(begin).Seconds())
+	})
 	t.Run("PCI functions are at their NUMA node and root", func(t *testing.T) { pciFunctions(t, node) })
 	t.Run("a claim whose CPU goes offline is told, its neighbour is not", func(t *testing.T) { cpuGoesOffline(t, node) })
 	t.Run("an unplugged function is no longer published", func(t *testing.T) { functionIsUnplugged(t, node) })
@@ -124,14 +130,18 @@ type kernelTopology struct {
 	nodes []kernelNode
 	// isolated are the CPUs that the kernel's scheduler leaves alone.
 	isolated topology.CPUSet
-	// siblings and l3 are, for each CPU, the CPUs of its core and of its L3 group.
-	siblings, l3 map[int]topology.CPUSet
+	// siblings, l3 and sockets are, for each CPU, the CPUs of its core, of its L3 group
+	// and of its socket.
+	siblings, l3, sockets map[int]topology.CPUSet
+	// memory are the NUMA nodes that have some.
+	memory topology.CPUSet
 }
 
 func readKernelTopology(t *testing.T, node harness.Node) kernelTopology {
 	t.Helper()
-	k := kernelTopology{siblings: map[int]topology.CPUSet{}, l3: map[int]topology.CPUSet{}}
+	k := kernelTopology{siblings: map[int]topology.CPUSet{}, l3: map[int]topology.CPUSet{}, sockets: map[int]topology.CPUSet{}}
 	k.isolated = readSet(t, node, "/sys/devices/system/cpu/isolated")
+	k.memory = readSet(t, node, "/sys/devices/system/node/has_memory")
 	for _, id := range readSet(t, node, "/sys/devices/system/node/has_cpu").List() {
 		k.nodes = append(k.nodes, kernelNode{id, readSet(t, node, fmt.Sprintf("/sys/devices/system/node/node%d/cpulist", id))})
 	}
@@ -139,6 +149,7 @@ func readKernelTopology(t *testing.T, node harness.Node) kernelTopology {
 		dir := fmt.Sprintf("/sys/devices/system/cpu/cpu%d/", cpu)
 		k.siblings[cpu] = readSet(t, node, dir+"topology/thread_siblings_list")
 		k.l3[cpu] = readSet(t, node, dir+"cache/index3/shared_cpu_list")
+		k.sockets[cpu] = readSet(t, node, dir+"topology/package_cpus_list")
 	}
 	if len(k.nodes) < 4 {
 		t.Fatalf("the machine has %d NUMA nodes with CPUs, the tests need 4", len(k.nodes))
@@ -166,6 +177,17 @@ func (k kernelTopology) groups(cpus topology.CPUSet) int {
 		seen[k.l3[cpu].First()] = true
 	}
 	return len(seen)
+}
+
+// nodesOf are the NUMA nodes that have a CPU of the set.
+func (k kernelTopology) nodesOf(cpus topology.CPUSet) topology.CPUSet {
+	var ids []int
+	for _, numa := range k.nodes {
+		if numa.cpus.Intersects(cpus) {
+			ids = append(ids, numa.id)
+		}
+	}
+	return topology.NewCPUSet(ids...)
 }
 
 // claimsOnEachNode runs one pod with a claim and a container for every NUMA node.

@@ -13,9 +13,8 @@ import (
 	"github.com/topolet/topolet/test/harness"
 )
 
-// furtherLevels has L3 groups and the machine published as well, and claims one
-// after the other what excludes the next.
-func furtherLevels(t *testing.T, node harness.Node, k kernelTopology) {
+// publishLevels has all levels published, until the test ends.
+func publishLevels(t *testing.T, node harness.Node) {
 	install := func(ctx context.Context, want int, values ...string) {
 		t.Helper()
 		if err := cluster.Install(ctx, values...); err != nil {
@@ -33,9 +32,12 @@ func furtherLevels(t *testing.T, node harness.Node, k kernelTopology) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { install(context.Background(), len(before)) })
-	// Six L3 groups, and the isolated core's and the machine's and its isolated core's.
-	install(t.Context(), len(before)+9, "config.levels={l3,machine}")
+	// Six L3 groups, two sockets and the machine, and of each level the isolated core.
+	install(t.Context(), len(before)+12, "config.levels={l3,socket,machine}")
+}
 
+// furtherLevels claims one after the other what excludes the next.
+func furtherLevels(t *testing.T, node harness.Node, k kernelTopology) {
 	ns := namespace(t)
 	pod := func(name string) {
 		p := podOf(name, name)

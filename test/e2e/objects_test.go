@@ -58,16 +58,22 @@ func namespace(t *testing.T) string {
 		if err := cluster.Client.CoreV1().Namespaces().Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
 			t.Error(err)
 		}
-		if err := harness.Wait(ctx, deleteLimit, "all claims to be released", func(context.Context) error {
-			if held := grants(t); len(held) > 0 {
-				return fmt.Errorf("still granted: %+v", held)
-			}
-			return nil
-		}); err != nil {
-			t.Error(err)
-		}
+		waitReleased(ctx, t)
 	})
 	return name
+}
+
+// waitReleased waits until no claim holds anything.
+func waitReleased(ctx context.Context, t *testing.T) {
+	t.Helper()
+	if err := harness.Wait(ctx, deleteLimit, "all claims to be released", func(context.Context) error {
+		if held := grants(t); len(held) > 0 {
+			return fmt.Errorf("still granted: %+v", held)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
 }
 
 // describe says what a person would ask for after a failure.

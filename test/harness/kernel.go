@@ -23,6 +23,9 @@ type Kernel struct {
 	// Allowed are the CPUs on which its processes may run (Cpus_allowed_list), all
 	// of them together.
 	Allowed topology.CPUSet
+	// Mems are the effective NUMA nodes of the cgroup, and MemsAllowed those from
+	// which its processes may take memory (Mems_allowed_list).
+	Mems, MemsAllowed topology.CPUSet
 	// Pids are its processes.
 	Pids []int
 }
@@ -104,17 +107,16 @@ func (n Node) cgroupOf(p *corev1.Pod, containerID string) (string, error) {
 
 func (n Node) kernel(dir string) (Kernel, error) {
 	var k Kernel
-	data, err := n.ReadFile(dir + "/cpuset.cpus.effective")
-	if errors.Is(err, fs.ErrNotExist) {
-		data, err = n.ReadFile(dir + "/cpuset.effective_cpus")
-	}
-	if err != nil {
-		return k, fmt.Errorf("effective CPUs: %w", err)
-	}
-	if k.Cgroup, err = topology.ParseCPUSet(string(data)); err != nil {
+	var err error
+	if k.Cgroup, err = n.effective(dir, "cpus"); err != nil {
 		return k, err
 	}
-	if data, err = n.ReadFile(dir + "/cgroup.procs"); err != nil {
+	// Lists of NUMA nodes have the format of CPU lists.
+	if k.Mems, err = n.effective(dir, "mems"); err != nil {
+		return k, err
+	}
+	data, err := n.ReadFile(dir + "/cgroup.procs")
+	if err != nil {
 		return k, fmt.Errorf("processes: %w", err)
 	}
 	for field := range strings.FieldsSeq(string(data)) {
@@ -122,7 +124,7 @@ func (n Node) kernel(dir string) (Kernel, error) {
 		if err != nil {
 			return k, fmt.Errorf("processes of %s: %w", dir, err)
 		}
-		allowed, err := n.allowedCPUs(pid)
+		allowed, mems, err := n.allowed(pid)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
 			continue
 		}
@@ -130,20 +132,38 @@ func (n Node) kernel(dir string) (Kernel, error) {
 			return k, err
 		}
 		k.Pids = append(k.Pids, pid)
-		k.Allowed = k.Allowed.Union(allowed)
+		k.Allowed, k.MemsAllowed = k.Allowed.Union(allowed), k.MemsAllowed.Union(mems)
 	}
 	return k, nil
 }
 
-func (n Node) allowedCPUs(pid int) (topology.CPUSet, error) {
+// effective reads the effective cpus or mems of a cgroup, of version 2 or 1.
+func (n Node) effective(dir, what string) (topology.CPUSet, error) {
+	data, err := n.ReadFile(dir + "/cpuset." + what + ".effective")
+	if errors.Is(err, fs.ErrNotExist) {
+		data, err = n.ReadFile(dir + "/cpuset.effective_" + what)
+	}
+	if err != nil {
+		return topology.CPUSet{}, fmt.Errorf("effective %s: %w", what, err)
+	}
+	return topology.ParseCPUSet(string(data))
+}
+
+// allowed are the CPUs and NUMA nodes of a process.
+func (n Node) allowed(pid int) (cpus, mems topology.CPUSet, err error) {
 	data, err := n.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return topology.CPUSet{}, fmt.Errorf("status of process %d: %w", pid, err)
+		return cpus, mems, fmt.Errorf("status of process %d: %w", pid, err)
 	}
 	for line := range strings.Lines(string(data)) {
 		if list, ok := strings.CutPrefix(line, "Cpus_allowed_list:"); ok {
-			return topology.ParseCPUSet(list)
+			if cpus, err = topology.ParseCPUSet(list); err != nil {
+				return cpus, mems, err
+			}
+		} else if list, ok := strings.CutPrefix(line, "Mems_allowed_list:"); ok {
+			mems, err = topology.ParseCPUSet(list)
+			return cpus, mems, err
 		}
 	}
-	return topology.CPUSet{}, fmt.Errorf("status of process %d: %w", pid, fs.ErrNotExist)
+	return cpus, mems, fmt.Errorf("status of process %d: %w", pid, fs.ErrNotExist)
 }

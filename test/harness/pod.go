@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,8 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Running returns nil when a pod's container runs, also an init container, and
-// else what it does instead.
+// Running returns nil when a pod's container runs, of whatever kind, and else what
+// it does instead.
 func (c *Cluster) Running(ctx context.Context, namespace, pod, container string) error {
 	p, err := c.Client.CoreV1().Pods(namespace).Get(ctx, pod, metav1.GetOptions{})
 	if err != nil {
@@ -24,7 +25,7 @@ func (c *Cluster) Running(ctx context.Context, namespace, pod, container string)
 
 // containerID is the runtime's id of a container that runs.
 func containerID(p *corev1.Pod, container string) (string, error) {
-	for _, s := range append(p.Status.InitContainerStatuses, p.Status.ContainerStatuses...) {
+	for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses, p.Status.EphemeralContainerStatuses) {
 		if s.Name != container {
 			continue
 		}

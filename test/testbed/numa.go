@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/topolet/topolet/test/testbed/internal/action"
 	"github.com/topolet/topolet/test/testbed/internal/binaries"
 	"github.com/topolet/topolet/test/testbed/internal/component"
 	"github.com/topolet/topolet/test/testbed/internal/host"
+	"github.com/topolet/topolet/test/testbed/internal/images"
 	"github.com/topolet/topolet/test/testbed/internal/process"
 	"github.com/topolet/topolet/test/testbed/numa"
 	"github.com/topolet/topolet/test/testbed/numa/channel"
@@ -26,6 +30,9 @@ type NUMAOptions struct {
 	Layout string
 	// NodeName is the name of its node.
 	NodeName string
+	// Images are further images that its runtime has, by their full names, each of
+	// the static program at the path. They are not recorded.
+	Images map[string]string
 }
 
 // NUMALayouts lists the names of the machines there are.
@@ -63,6 +70,10 @@ func (t *Testbed) NUMAUp(ctx context.Context, o NUMAOptions) error {
 		m, err := numa.New(r, c)
 		if err != nil {
 			return err
+		}
+		for _, ref := range slices.Sorted(maps.Keys(o.Images)) {
+			program := o.Images[ref]
+			m.Images = append(m.Images, images.Image{Ref: ref, Program: program, Path: "/" + filepath.Base(program)})
 		}
 		if err := r.Save(t.layout); err != nil {
 			return err

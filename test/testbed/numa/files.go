@@ -52,6 +52,7 @@ func (m *Machine) findPrograms(ctx context.Context, c *action.Context) (string, 
 	if m.images, err = c.Images(ctx); err != nil {
 		return "", err
 	}
+	m.images = append(m.images, m.Images...)
 	return fmt.Sprintf("%d, %d images", len(m.programs), len(m.images)), nil
 }
 

@@ -101,6 +101,8 @@ type Machine struct {
 	Record Record
 	// Context is the cluster's that the machine is a node of.
 	Context *action.Context
+	// Images are those that the machine has beside the cluster's.
+	Images []images.Image
 
 	layout machine.Layout
 	link   machine.Link

@@ -46,6 +46,7 @@ func numaUp(o *testbed.Options) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&n.Layout, "layout", "", "shape of the machine: "+strings.Join(testbed.NUMALayouts(), " or ")+" (default "+testbed.NUMALayouts()[0]+")")
 	f.StringVar(&n.NodeName, "node-name", "", "name of its node (default "+testbed.DefaultNUMANode+")")
+	f.StringToStringVar(&n.Images, "image", nil, "further image for its pods, as NAME=PROGRAM: the full name, and the path of a static program")
 	f.BoolVar(&o.WithoutTopolet, "without-topolet", false, "leave topolet and its image out, for a tree that does not compile")
 	return cmd
 }

@@ -1,14 +1,19 @@
 // Command workload says, one JSON object a line, where the kernel lets it run:
 // at its first instruction and again whenever that has changed. Tests read its log
-// to see whether it was ever outside the CPUs that were promised to it.
+// to see whether it was ever outside the CPUs that were promised to it. If asked, it
+// first takes memory and reads devices.
 package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,11 +53,19 @@ func main() {
 	life := flag.Duration("for", 0, "end by itself after this `duration`; 0 means never")
 	code := flag.Int("exit-code", 0, "exit `code` when it ends by itself")
 	interval := flag.Duration("interval", 10*time.Millisecond, "`pause` between two looks")
+	touch := flag.Int("touch", 0, "keep so many `MiB` of memory, every page of it written to")
+	files := flag.String("read", "", "read the beginning of every file of this `pattern`, or fail")
 	flag.Parse()
 	if *interval <= 0 {
 		fmt.Fprintln(os.Stderr, "workload: -interval must be positive, for example 10ms")
 		os.Exit(2)
 	}
+	if err := readAll(*files); err != nil {
+		fmt.Fprintln(os.Stderr, "workload:", err)
+		os.Exit(1)
+	}
+	memory := touched(*touch)
+	defer runtime.KeepAlive(memory)
 
 	terminated := make(chan os.Signal, 1)
 	signal.Notify(terminated, syscall.SIGTERM, syscall.SIGINT)
@@ -78,6 +91,37 @@ func main() {
 			}
 		}
 	}
+}
+
+// readAll reads the beginning of each file of a pattern, of which there must be one.
+func readAll(pattern string) error {
+	if pattern == "" {
+		return nil
+	}
+	files, err := filepath.Glob(pattern)
+	if err != nil || len(files) == 0 {
+		return errors.Join(fmt.Errorf("there is no %s", pattern), err)
+	}
+	for _, file := range files {
+		f, err := os.Open(file)
+		if err != nil {
+			return err
+		}
+		_, err = io.ReadFull(f, make([]byte, 4096))
+		if err = errors.Join(err, f.Close()); err != nil {
+			return fmt.Errorf("read %s: %w", file, err)
+		}
+	}
+	return nil
+}
+
+// touched is memory that the kernel had to give, not only to promise.
+func touched(mib int) []byte {
+	memory := make([]byte, mib<<20)
+	for i := 0; i < len(memory); i += os.Getpagesize() {
+		memory[i] = 1
+	}
+	return memory
 }
 
 func observe() placement {

@@ -150,18 +150,31 @@ func (l Layout) pci() []string {
 		for i, d := range node.Devices {
 			// Without I/O ports: there are not enough for that many ports.
 			args = append(args, "-device", fmt.Sprintf("pcie-root-port,id=%s,bus=%s,addr=%#x,chassis=%d,slot=%d,io-reserve=0", portID(d.ID), root, i, n+1, i))
+			if d.Kind == NVMe {
+				args = append(args, "-blockdev", fmt.Sprintf("null-co,node-name=%s,size=%d,read-zeroes=on", namespace(d.ID), namespaceSize))
+			}
 			if d.VFs > 0 {
 				args = append(args, "-device", "nvme-subsys,id="+subsystem(d.ID))
 			}
 			// A map of strings and numbers always has a JSON form.
 			properties, _ := json.Marshal(d.Properties())
 			args = append(args, "-device", string(properties))
+			if d.VFs > 0 {
+				// It stays with the subsystem when the function is unplugged. QEMU makes
+				// the devices that are in JSON after all others.
+				args = append(args, "-device", fmt.Sprintf(`{"driver":"nvme-ns","bus":%q,"drive":%q}`, d.ID, namespace(d.ID)))
+			}
 		}
 	}
 	return args
 }
 
 func subsystem(id string) string { return id + "-subsys" }
+
+// namespace is the disk behind an NVMe function: nothing but zeros.
+func namespace(id string) string { return id + "-disk" }
+
+const namespaceSize = 1 << 20
 
 // Properties describe the device to QEMU, on its command line as when it is
 // plugged in.
@@ -176,6 +189,8 @@ func (d Device) Properties() map[string]any {
 			p["subsys"] = subsystem(d.ID)
 			p["sriov_max_vfs"], p["sriov_vq_flexible"], p["sriov_vi_flexible"] = d.VFs, 2*d.VFs, d.VFs
 			p["max_ioqpairs"], p["msix_qsize"] = 2*d.VFs+4, d.VFs+4
+		} else {
+			p["drive"] = namespace(d.ID)
 		}
 	case Network:
 		p["driver"], p["romfile"] = "virtio-net-pci", ""

@@ -204,6 +204,23 @@ func TestDevicesAreBelowTheirNode(t *testing.T) {
 	}
 }
 
+func TestEveryNVMeHasANamespace(t *testing.T) {
+	for _, l := range Layouts() {
+		a := args(t, l)
+		for _, node := range l.Nodes {
+			for _, d := range node.Devices {
+				has := slices.ContainsFunc(values(a, "-blockdev"), func(s string) bool { return strings.Contains(s, "node-name="+d.ID+"-disk,") })
+				uses := slices.ContainsFunc(values(a, "-device"), func(s string) bool {
+					return strings.Contains(s, `"drive":"`+d.ID+`-disk"`)
+				})
+				if has != (d.Kind == NVMe) || uses != has {
+					t.Errorf("%s: %s has a disk: %v, in use: %v", l.Name, d.ID, has, uses)
+				}
+			}
+		}
+	}
+}
+
 func TestCPUsAreCountedThroughThreadsFirst(t *testing.T) {
 	l, _ := Find(DefaultLayout)
 	if got := l.Siblings(5); !slices.Equal(got, []int{4, 5}) {
