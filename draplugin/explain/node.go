@@ -15,7 +15,7 @@ import (
 type Node struct {
 	// Name is that of the Node object, which slices of other drivers name. It may
 	// be any name if there are none.
-	Name     string
+	Name    string
 	Machine *topology.Machine
 	Policy  allocator.Policy
 	// Grants are what claims hold already.

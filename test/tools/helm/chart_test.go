@@ -186,7 +186,8 @@ func TestValues(t *testing.T) {
 		t.Errorf("API server at %q", env)
 	}
 	config := only[*corev1.ConfigMap](t, objects).Data["config.yaml"]
-	if want := "apiVersion: topolet.dev/v1alpha1\nkind: Configuration\nlevels:\n- socket\nreservedCPUs: 0-1,8"; strings.TrimSpace(config) != want {
+	if want := "apiVersion: topolet.dev/v1alpha1\nkind: Configuration\ncpuRequests: Warn\nlevels:\n- socket\n" +
+		"listAttributes: false\nnodeAllocatable: false\nreservedCPUs: 0-1,8\nreservedMemory: \"\""; strings.TrimSpace(config) != want {
 		t.Errorf("configuration\n%s\nwant\n%s", config, want)
 	}
 	policies := all[*admissionv1.ValidatingAdmissionPolicy](objects)
