@@ -3,6 +3,7 @@ package draplugin
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -53,9 +54,7 @@ func memoryDevice(d *allocator.MemoryDomain, publication Publication) resourceap
 			if device.NodeAllocatableResources == nil {
 				device.NodeAllocatableResources = map[corev1.ResourceName]resourceapi.NodeAllocatableResource{}
 			}
-			for resourceName, mapping := range counting(nodeResource(p.SizeBytes), name) {
-				device.NodeAllocatableResources[resourceName] = mapping
-			}
+			maps.Copy(device.NodeAllocatableResources, counting(nodeResource(p.SizeBytes), name))
 		}
 	}
 	return device
@@ -109,10 +108,11 @@ func consumedMemory(result resourceapi.DeviceRequestAllocationResult, field stri
 		if !ok {
 			continue
 		}
-		if consumed.Sign() < 0 || consumed.CmpInt64(math.MaxInt64) > 0 {
+		bytes, ok := bytesOf(consumed)
+		if !ok {
 			return nil, &ClaimError{fmt.Sprintf("%s.consumedCapacity[%s]", field, name), consumed.String(), "ask for a number of bytes"}
 		}
-		if bytes := uint64(consumed.Value()); bytes > 0 {
+		if bytes > 0 {
 			pages = append(pages, allocator.Pages{SizeBytes: size, Bytes: bytes})
 		}
 	}
@@ -130,10 +130,19 @@ func pageSize(capacity resourceapi.QualifiedName) (size uint64, ok bool) {
 		return 0, false
 	}
 	q, err := resource.ParseQuantity(text)
-	if err != nil || q.Sign() <= 0 || q.CmpInt64(math.MaxInt64) > 0 {
+	if err != nil {
 		return 0, false
 	}
-	return uint64(q.Value()), true
+	size, ok = bytesOf(q)
+	return size, ok && size > 0
+}
+
+// bytesOf is a quantity as a number that is not negative.
+func bytesOf(q resource.Quantity) (uint64, bool) {
+	if q.Sign() < 0 || q.CmpInt64(math.MaxInt64) > 0 {
+		return 0, false
+	}
+	return uint64(q.Value()), true //nolint:gosec // checked above
 }
 
 // memoryNodes are the NUMA nodes to which a grant binds memory.

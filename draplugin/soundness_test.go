@@ -265,7 +265,7 @@ func (l *life) bindsMemory(t *testing.T, g allocator.Grant, part allocator.Part,
 	ordinary, huge := result.ConsumedCapacity[CapacityMemory], result.ConsumedCapacity[capacityHuge]
 	got := map[uint64]int64{}
 	for _, p := range part.Memory {
-		got[p.SizeBytes] = int64(p.Bytes)
+		got[p.SizeBytes] = int64(p.Bytes) //nolint:gosec // of a small machine
 	}
 	if got[0] != ordinary.Value() || got[2<<20] != huge.Value() {
 		t.Errorf("claim %s got memory %v for %s and %s", g.UID, part.Memory, ordinary.String(), huge.String())
@@ -280,14 +280,14 @@ func (l *life) left(d *allocator.MemoryDomain, size uint64) int64 {
 	var left int64
 	for _, p := range d.Pages {
 		if p.SizeBytes == size {
-			left += int64(p.Bytes)
+			left += int64(p.Bytes) //nolint:gosec // of a small machine
 		}
 	}
 	for _, g := range l.rig.ledger.Grants() {
 		for _, part := range g.Parts {
 			for _, p := range part.Memory {
 				if part.Domain == d.Name && p.SizeBytes == size {
-					left -= int64(p.Bytes)
+					left -= int64(p.Bytes) //nolint:gosec // of a small machine
 				}
 			}
 		}

@@ -21,11 +21,11 @@ import (
 type Accounts interface {
 	// TooLittle is called before such a container is created, each time. An error
 	// refuses the container.
-	TooLittle(ctx context.Context, s Shortage) error
+	TooLittle(ctx context.Context, s ShortageError) error
 }
 
-// Shortage is what a pod requests too little of.
-type Shortage struct {
+// ShortageError is what a pod requests too little of.
+type ShortageError struct {
 	Namespace, Pod string
 	UID            types.UID
 	// Field is what in the pod's specification is too small, and Requested and Held are
@@ -34,7 +34,7 @@ type Shortage struct {
 	Requested, Held string
 }
 
-func (s Shortage) Error() string {
+func (s ShortageError) Error() string {
 	return fmt.Sprintf("pod %s/%s field %s: %s is less than the %s that its claims hold: set it to %s",
 		s.Namespace, s.Pod, s.Field, s.Requested, s.Held, s.Held)
 }
@@ -54,9 +54,9 @@ func (p *Plugin) account(ctx context.Context, pod *api.PodSandbox, ctr *api.Cont
 		return nil
 	}
 	held := p.ledger.HeldBy(c)
-	found := Shortage{Namespace: c.PodNamespace, Pod: c.PodName, UID: types.UID(c.Pod)}
+	found := ShortageError{Namespace: c.PodNamespace, Pod: c.PodName, UID: types.UID(c.Pod)}
 	if shares := pod.GetLinux().GetPodResources().GetCpu().GetShares().GetValue(); shares > 0 &&
-		shares < min(uint64(held.CPUs)*sharesPerCPU, maxShares) {
+		shares < uint64(min(held.CPUs*sharesPerCPU, maxShares)) { //nolint:gosec // a count
 		found.Field, found.Requested, found.Held = "resources.requests[cpu]", cpuQuantity(shares), fmt.Sprint(held.CPUs)
 		if err := p.accounts.TooLittle(ctx, found); err != nil {
 			return err

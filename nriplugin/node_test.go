@@ -23,11 +23,11 @@ func (discard) Save([]allocator.Grant) error { return nil }
 // books keeps what was said of pods that request too little, and can refuse.
 type books struct {
 	mu     sync.Mutex
-	short  []Shortage
+	short  []ShortageError
 	refuse bool
 }
 
-func (b *books) TooLittle(_ context.Context, s Shortage) error {
+func (b *books) TooLittle(_ context.Context, s ShortageError) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.short = append(b.short, s)

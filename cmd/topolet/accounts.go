@@ -20,7 +20,7 @@ type accounts struct {
 }
 
 // TooLittle implements [nriplugin.Accounts].
-func (a *accounts) TooLittle(ctx context.Context, s nriplugin.Shortage) error {
+func (a *accounts) TooLittle(ctx context.Context, s nriplugin.ShortageError) error {
 	switch {
 	case a.mode == v1alpha1.Ignore || a.counted():
 		return nil

@@ -8,7 +8,7 @@ import (
 )
 
 func TestPodsThatRequestTooLittle(t *testing.T) {
-	short := nriplugin.Shortage{Namespace: "ns", Pod: "p", UID: "u", Field: "resources.requests[cpu]", Requested: "1", Held: "4"}
+	short := nriplugin.ShortageError{Namespace: "ns", Pod: "p", UID: "u", Field: "resources.requests[cpu]", Requested: "1", Held: "4"}
 	const said = "Pod ns/p RequestsTooLow: pod ns/p field resources.requests[cpu]: 1 is less than the 4 that its claims hold: set it to 4"
 	for _, tc := range []struct {
 		name    string

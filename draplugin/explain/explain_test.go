@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -368,7 +369,7 @@ func checkNearest(t *testing.T, n Node, before []Object, refusal Refusal, level 
 		t.Fatalf("the nearest is said to be %d CPUs, and the devices to have %d: %+v", nearest, most, refusal)
 	}
 	fits := func(cpus int) bool {
-		answer := explain(t, n, append(before[:len(before):len(before)], asking("again", level, int64(cpus))))
+		answer := explain(t, n, append(slices.Clip(before), asking("again", level, int64(cpus))))
 		return answer.Claims[len(before)].Verdict == Fits
 	}
 	if nearest > 0 && !fits(nearest) || fits(nearest+step) {

@@ -168,8 +168,7 @@ func (o Object) notStrict(err error) error {
 
 // undecodable tells of a value that is not of its field's type.
 func (o Object) undecodable(raw []byte, err error) error {
-	var mistyped *json.UnmarshalTypeError
-	if errors.As(err, &mistyped) {
+	if mistyped, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return o.wrong(mistyped.Field, mistyped.Value, "the API wants "+article(mistyped.Type.Kind().String()))
 	}
 	// Quantities do not tell where they are.

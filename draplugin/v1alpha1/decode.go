@@ -131,7 +131,7 @@ func (c Configuration) MemoryReserve() (bytes, percent uint64, err error) {
 			return 0, percent, nil
 		}
 	} else if q, err := resource.ParseQuantity(c.ReservedMemory); err == nil && q.Sign() >= 0 && q.CmpInt64(math.MaxInt64) < 0 {
-		return uint64(q.Value()), 0, nil
+		return uint64(q.Value()), 0, nil //nolint:gosec // not negative
 	}
 	return 0, 0, &FieldError{c.Kind, "reservedMemory", c.ReservedMemory, "write an amount for each NUMA node, such as \"2Gi\", or a part of its memory, such as \"5%\""}
 }

@@ -12,9 +12,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// requesting is a pod of a claim, with a CPU request of its container.
-func requesting(name, cpu, claim string) *corev1.Pod {
-	p := podOf(name, claim)
+// requesting is a pod of the claim one, with a CPU request of its container.
+func requesting(name, cpu string) *corev1.Pod {
+	p := podOf(name, "one")
 	if cpu != "" {
 		p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu)}
 	}
@@ -26,17 +26,17 @@ func requesting(name, cpu, claim string) *corev1.Pod {
 func TestAPodThatRequestsLessThanItsClaimsHold(t *testing.T) {
 	ns := namespace(t)
 	claimFor(t, ns, "one", "1")
-	start(t, ns, requesting("low", "500m", "one"))
+	start(t, ns, requesting("low", "500m"))
 	waitEvent(t, ns, "low", "field resources.requests[cpu]: 500m is less than the 1 that its claims hold: set it to 1")
 	deletePod(t.Context(), t, ns, "low")
-	start(t, ns, requesting("enough", "1", "one"))
+	start(t, ns, requesting("enough", "1"))
 	if told := eventsOf(t, ns, "enough", "RequestsTooLow"); len(told) > 0 {
 		t.Errorf("a pod that requests enough was told %q", told)
 	}
 	deletePod(t.Context(), t, ns, "enough")
 
 	install(t, "config.cpuRequests=Refuse")
-	create(t, ns, requesting("refused", "", "one"))
+	create(t, ns, requesting("refused", ""))
 	waitEvent(t, ns, "refused", "field resources.requests[cpu]: 0 is less than the 1")
 	p, err := cluster.Client.CoreV1().Pods(ns).Get(t.Context(), "refused", metav1.GetOptions{})
 	if err != nil {
@@ -46,7 +46,7 @@ func TestAPodThatRequestsLessThanItsClaimsHold(t *testing.T) {
 		t.Errorf("its container is %+v", s)
 	}
 	deletePod(t.Context(), t, ns, "refused")
-	start(t, ns, requesting("accepted", "1", "one"))
+	start(t, ns, requesting("accepted", "1"))
 }
 
 // install has topolet run with these values of the chart until the test ends.
@@ -82,8 +82,8 @@ func eventsOf(t *testing.T, namespace, pod, reason string) []string {
 func TestPodsShareAClaimOnlyWhereItSaysSo(t *testing.T) {
 	ns := namespace(t)
 	claimFor(t, ns, "one", "1")
-	first := start(t, ns, podOf("first", "one"))
-	create(t, ns, podOf("second", "one"))
+	first := start(t, ns, podOf("first"))
+	create(t, ns, podOf("second"))
 	waitEvent(t, ns, "second", "which belongs to another pod")
 	if got := running(t, ns, "first", "main"); !got.Allowed.Equals(first.Allowed) {
 		t.Errorf("the first pod ran on %s and runs on %s", first.Allowed, got.Allowed)

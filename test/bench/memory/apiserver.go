@@ -192,7 +192,7 @@ func (s *apiServer) watchSlices(w http.ResponseWriter, r *http.Request) {
 	}()
 	form := formOf(r)
 	w.Header().Set("Content-Type", form.MediaType+";stream=watch")
-	stream, frames := http.NewResponseController(w), form.StreamSerializer.Framer.NewFrameWriter(w)
+	stream, frames := http.NewResponseController(w), form.StreamSerializer.NewFrameWriter(w)
 	for {
 		select {
 		case <-r.Context().Done():

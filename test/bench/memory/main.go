@@ -45,7 +45,7 @@ func roots() []topologytest.PCIRoot {
 	var roots []topologytest.PCIRoot
 	for node := range numaNodes {
 		roots = append(roots, topologytest.PCIRoot{
-			NUMANode: node, Domain: uint32(node), //nolint:gosec // G115: counts a few
+			NUMANode: node, Domain: uint32(node),
 			Functions: []topologytest.PCIFunction{
 				topologytest.HostBridge(), topologytest.Port(topologytest.NVMe()),
 				topologytest.Port(topologytest.GPU()), topologytest.Port(topologytest.NIC(8, 2)),
