@@ -22,6 +22,9 @@ type Container struct {
 	Cgroup string
 	// Claims are the claims the container names; none for a shared container.
 	Claims []Ref
+	// Started says that the container was let run. Before that its cgroup may be half
+	// made, and is looked at when it starts.
+	Started bool
 	// Observed are the CPUs that the runtime has configured for the container.
 	// Empty means that it may run anywhere.
 	Observed topology.CPUSet

@@ -26,7 +26,7 @@ type Store interface {
 // calls Grant before a pod's containers are created, any number of times, and
 // Release after they have stopped; after a restart of topolet it calls neither
 // for what is prepared. The runtime's side calls Sync once after every connect
-// and then, per container, Admit, Listed and Remove; each of them may be
+// and then, per container, Admit, Listed, Started and Remove; each of them may be
 // missing or come again.
 //
 // A CPU of a grant leaves the shared pool with Grant and returns with Release,
@@ -241,6 +241,7 @@ func (l *Ledger) Admit(c Container) (Placement, error) {
 		}
 	}
 	cpus := l.desired(c, l.pool())
+	c.Started = false
 	l.containers[c.ID] = &tracked{Container: c, told: cpus, isTold: true}
 	return Placement{CPUs: cpus, MemoryNodes: l.memoryNodes(c), Unthrottled: l.ownsItsCPUs(c)}, nil
 }
@@ -308,6 +309,15 @@ func (l *Ledger) Listed(id ContainerID) {
 	defer l.mu.Unlock()
 	if c, ok := l.containers[id]; ok {
 		c.listed = true
+	}
+}
+
+// Started notes that the container is let run.
+func (l *Ledger) Started(id ContainerID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c, ok := l.containers[id]; ok {
+		c.Started = true
 	}
 }
 

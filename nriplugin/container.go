@@ -20,6 +20,7 @@ func containerOf(pod *api.PodSandbox, ctr *api.Container) (allocator.Container, 
 		PodNamespace: pod.GetNamespace(),
 		PodName:      pod.GetName(),
 		Cgroup:       ctr.GetLinux().GetCgroupsPath(),
+		Started:      ctr.GetState() != api.ContainerState_CONTAINER_CREATED,
 	}
 	var errs error
 	for _, device := range ctr.GetCDIDevices() {

@@ -10,6 +10,7 @@
 //	PostCreate       from here on the runtime heeds updates of the container
 //	StartContainer   the cgroup exists and the workload has not run: the CPUs are
 //	                 read back from the kernel, and a wrong set fails the start
+//	PostStart        updates that came meanwhile were not heeded: they come again
 //	UpdateContainer  the container keeps its CPUs whatever else changes
 //	Stop, Remove     the container is forgotten; either may be missing
 //

@@ -2,6 +2,8 @@ package nriplugin
 
 import (
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -326,4 +328,40 @@ func TestASharedContainerWithoutACgroupStarts(t *testing.T) {
 func TestAStartWithoutACreationIsRefused(t *testing.T) {
 	n := newNode(t, false)
 	expect.Error(t, n.start(n.newContainer("ghost")), "container ghost of pod default/pod-ghost starts without having been created")
+}
+
+// Its cgroup is there and has all CPUs until the runtime has filled it.
+func TestAContainerThatIsBeingMadeIsNoIntruder(t *testing.T) {
+	layouts(t, func(t *testing.T, n *node) {
+		n.grant("claim", "x", "numa-1", 2)
+		other := n.newContainer("a")
+		if err := n.create(other); err != nil {
+			t.Fatal(err)
+		}
+		configured := other.Linux.Resources.Cpu.Cpus
+		other.Linux.Resources.Cpu.Cpus = ""
+		n.makeCgroup(other)
+		n.run("x", device("claim"))
+		expect.Error(t, n.launch(other), "container a of pod default/pod-a is not started", "instead of "+configured)
+	})
+}
+
+func TestAnUpdateWhileAContainerStartsIsNotLost(t *testing.T) {
+	layouts(t, func(t *testing.T, n *node) {
+		n.grant("claim", "x", "numa-1", 2)
+		a := n.newContainer("a")
+		if err := n.create(a); err != nil {
+			t.Fatal(err)
+		}
+		n.makeCgroup(a)
+		if err := n.ledger.Release("claim"); err != nil {
+			t.Fatal(err)
+		}
+		n.plugin.Push()
+		expect.State(t, "the update", func() string { return strings.Join(slices.Compact(n.asked()), " ") }, "a=0-7")
+		if err := n.launch(a); err != nil {
+			t.Fatal(err)
+		}
+		n.waitCPUs(a, "0-7")
+	})
 }

@@ -113,6 +113,23 @@ func (p *Plugin) StartContainer(ctx context.Context, pod *api.PodSandbox, ctr *a
 		p.Push()
 		return err
 	}
+	p.ledger.Started(entry.ID)
+	return nil
+}
+
+// PostStartContainer looks once more at the container's CPUs. While it was being
+// started the runtime did not heed updates of it, and did not say so: containerd
+// changes the cgroup of a running container only.
+func (p *Plugin) PostStartContainer(_ context.Context, _ *api.PodSandbox, ctr *api.Container) (err error) {
+	defer p.metrics.observe("PostStartContainer", &err)()
+	entry, ok := p.ledger.Entry(allocator.ContainerID(ctr.GetId()))
+	if !ok {
+		return nil
+	}
+	if cpus, err := p.cgroups.effective(entry.Cgroup); err == nil && !cpus.Equals(entry.Desired) {
+		p.ledger.Untold(entry.ID)
+		p.Push()
+	}
 	return nil
 }
 

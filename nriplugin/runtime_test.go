@@ -199,12 +199,17 @@ func (r *fakeRuntime) apply(updates []*api.ContainerUpdate) (failed []*api.Conta
 	return nil, nil
 }
 
-// confine changes the CPUs of a container, and of its cgroup if there is one.
+// confine changes the CPUs of a container, and of its cgroup if it runs: containerd
+// leaves the cgroup of one that is being started as it is
+// (internal/cri/server/container_update_resources.go).
 func (r *fakeRuntime) confine(c *fakeContainer, cpus string) {
 	if cpus == "" {
 		return // CRI cannot say "anywhere"
 	}
 	c.Linux.Resources.Cpu.Cpus = cpus
+	if c.State != api.ContainerState_CONTAINER_RUNNING {
+		return
+	}
 	if _, err := os.Stat(filepath.Join(r.root, r.cgroupDir(c))); err == nil {
 		r.writeCgroup(c)
 	}
@@ -273,8 +278,19 @@ func (r *fakeRuntime) endCreate(c *fakeContainer) error {
 
 // start is CRI's StartContainer: the cgroup is made before the event.
 func (r *fakeRuntime) start(c *fakeContainer) error {
+	r.makeCgroup(c)
+	return r.launch(c)
+}
+
+func (r *fakeRuntime) makeCgroup(c *fakeContainer) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.writeCgroup(c)
+}
+
+// launch lets a container run whose cgroup is there.
+func (r *fakeRuntime) launch(c *fakeContainer) error {
+	r.mu.Lock()
 	event := proto.CloneOf(c.Container)
 	r.mu.Unlock()
 	r.hooks.Lock()
@@ -285,8 +301,11 @@ func (r *fakeRuntime) start(c *fakeContainer) error {
 	}
 	r.mu.Lock()
 	c.State = api.ContainerState_CONTAINER_RUNNING
+	event = proto.CloneOf(c.Container)
 	r.mu.Unlock()
-	return nil
+	r.hooks.Lock()
+	defer r.hooks.Unlock()
+	return r.nri.PostStartContainer(r.t.Context(), &api.PostStartContainerRequest{Pod: c.pod, Container: event})
 }
 
 // run creates and starts a container and fails the test if it cannot.

@@ -66,8 +66,8 @@ type intruder struct {
 }
 
 // intruders looks for containers that run on the exclusive CPUs of this one. A
-// container without a cgroup has not started yet, and is verified when it is; or
-// it is gone.
+// container that was not let run yet is verified when it is: the runtime may have
+// made its cgroup and not filled it. One without a cgroup is gone.
 func (p *Plugin) intruders(entry allocator.Entry) []intruder {
 	if entry.Granted.IsEmpty() {
 		return nil
@@ -78,6 +78,9 @@ func (p *Plugin) intruders(entry allocator.Entry) []intruder {
 func (p *Plugin) among(others []allocator.Entry, entry allocator.Entry) []intruder {
 	var found []intruder
 	for _, other := range others {
+		if !other.Started {
+			continue
+		}
 		cpus, err := p.cgroups.effective(other.Cgroup)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
