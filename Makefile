@@ -56,6 +56,12 @@ bench-closeness: ## Compare how close together topolet and the kubelet put the C
 	@go -C test/bench/closeness test .
 	@go -C test/bench/closeness run .
 
+# SCHEDULING_FLAGS are those of the program, such as -nodes and -pods.
+.PHONY: bench-scheduling
+bench-scheduling: ## Measure the real scheduler with 1,000 simulated nodes, against one device per CPU (needs root; SCHEDULING_FLAGS=…).
+	@go build -o bin/bench-scheduling ./test/bench/scheduling
+	@bin/bench-scheduling $(SCHEDULING_FLAGS)
+
 ##@ Lint
 
 # Each tool has a module of its own under test/tools. `go tool` builds it once
