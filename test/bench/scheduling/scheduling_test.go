@@ -96,6 +96,7 @@ func TestAPodIsBoundOnceAndNotBeforeItHasANode(t *testing.T) {
 	pod := func(name, node string) *corev1.Pod {
 		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PodSpec{NodeName: node}}
 	}
+	events.Add(pod("pending", ""))
 	events.Add(pod("a", ""))
 	events.Modify(pod("a", "node"))
 	events.Modify(pod("a", "node"))
@@ -120,17 +121,17 @@ func TestAPodIsBoundOnceAndNotBeforeItHasANode(t *testing.T) {
 
 func TestTheLastObjectIsCreatedLast(t *testing.T) {
 	const n = 100
-	order := make(chan int, n)
+	order := make(chan int, 2*n)
 	if err := inParallel(t.Context(), n, func(_ context.Context, i int) error { order <- i; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	close(order)
-	seen, last := map[int]bool{}, -1
+	seen, times, last := map[int]bool{}, len(order), -1
 	for i := range order {
 		seen[i], last = true, i
 	}
-	if len(seen) != n || last != n-1 {
-		t.Errorf("%d of %d were done, and %d last", len(seen), n, last)
+	if len(seen) != n || times != n || last != n-1 {
+		t.Errorf("%d of %d were done, %d times, and %d last", len(seen), n, times, last)
 	}
 	refused := errors.New("refused")
 	err := inParallel(t.Context(), n, func(_ context.Context, i int) error {
