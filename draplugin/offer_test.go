@@ -224,10 +224,10 @@ func (o *offer) several(n int, cpus int64) []*resourceapi.ResourceClaim {
 	return o.claimsOf(groups...)
 }
 
-// counted asks once for CPUs of so many NUMA nodes.
-func (o *offer) counted(n, cpus int64) []*resourceapi.ResourceClaim {
-	r := o.wantCPUs("cpus", cpus)
-	r.Exactly.Count = n
+// counted asks once for 8 CPUs of each of 8 NUMA nodes.
+func (o *offer) counted() []*resourceapi.ResourceClaim {
+	r := o.wantCPUs("cpus", 8)
+	r.Exactly.Count = 8
 	return o.claimsOf(together{r})
 }
 
@@ -259,9 +259,10 @@ func (o *offer) pairs(n int, parts ...string) []*resourceapi.ResourceClaim {
 	return o.claimsOf(groups...)
 }
 
-// pairsApart asks for the same with all GPUs first, then all network functions,
-// then all CPUs.
-func (o *offer) pairsApart(n int) []*resourceapi.ResourceClaim {
+// pairsApart asks for 8 pairs with all GPUs first, then all network functions, then
+// all CPUs.
+func (o *offer) pairsApart() []*resourceapi.ResourceClaim {
+	const n = 8
 	claims := o.pairs(n, partGPU, partNIC, partCPUs)
 	requests := claims[0].Spec.Devices.Requests
 	var apart together

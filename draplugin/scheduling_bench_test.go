@@ -45,8 +45,8 @@ func madeUpMachines() map[string]*topology.Machine {
 	}
 }
 
-// largestRealMachines are by how many CPUs they have.
-func largestRealMachines(t testing.TB, n int) map[string]*topology.Machine {
+// largestRealMachines are the three with the most CPUs.
+func largestRealMachines(t testing.TB) map[string]*topology.Machine {
 	t.Helper()
 	type machine struct {
 		name  string
@@ -69,7 +69,7 @@ func largestRealMachines(t testing.TB, n int) map[string]*topology.Machine {
 	}
 	slices.SortStableFunc(all, func(a, b machine) int { return cmp.Compare(len(b.model.CPUs), len(a.model.CPUs)) })
 	largest := map[string]*topology.Machine{}
-	for _, m := range all[:min(n, len(all))] {
+	for _, m := range all[:min(3, len(all))] {
 		largest[m.name] = m.model
 	}
 	return largest
@@ -101,16 +101,14 @@ func roomIn(nodes int) func(*offer, int) int {
 	}
 }
 
-// besideLast leaves 8 CPUs beside the last GPUs, and elsewhere not quite.
-func besideLast(gpus int) func(*offer, int) int {
-	return func(o *offer, node int) int {
-		for _, gpu := range o.gpus[len(o.gpus)-gpus:] {
-			if o.nodes[node].NUMANode() == nodeOf(gpu) {
-				return 8
-			}
+// besideLast leaves 8 CPUs beside the last 8 GPUs, and elsewhere not quite.
+func besideLast(o *offer, node int) int {
+	for _, gpu := range o.gpus[len(o.gpus)-8:] {
+		if o.nodes[node].NUMANode() == nodeOf(gpu) {
+			return 8
 		}
-		return 6
 	}
+	return 6
 }
 
 func several(n int, cpus int64) func(*offer) []*resourceapi.ResourceClaim {
@@ -133,14 +131,8 @@ var manyPods = []pod{
 	{name: "8 times 8 CPUs, room for 7", left: roomIn(7), asks: several(8, 8), explodes: true},
 }
 
-func counted(o *offer) []*resourceapi.ResourceClaim { return o.counted(8, 8) }
-
 func pairs(n int, parts ...string) func(*offer) []*resourceapi.ResourceClaim {
 	return func(o *offer) []*resourceapi.ResourceClaim { return o.pairs(n, parts...) }
-}
-
-func apart(n int) func(*offer) []*resourceapi.ResourceClaim {
-	return func(o *offer) []*resourceapi.ResourceClaim { return o.pairsApart(n) }
 }
 
 const allGPUs = 1 << 10
@@ -159,20 +151,20 @@ var pairPods = []pod{
 
 // manyNodesPods are for the machine of this name.
 var manyNodesPods = []pod{
-	{name: "8 pairs, GPU first, CPUs beside the last 8", gpus: allGPUs, left: besideLast(8), asks: pairs(8, partGPU, partNIC, partCPUs), fits: true},
+	{name: "8 pairs, GPU first, CPUs beside the last 8", gpus: allGPUs, left: besideLast, asks: pairs(8, partGPU, partNIC, partCPUs), fits: true},
 }
 
 // Other ways to write the same. There are no words for them where each CPU is a
 // device.
 var (
 	countPods = []pod{
-		{name: "count of 8 times 8 CPUs, room for 8", left: roomIn(8), asks: counted, fits: true},
-		{name: "count of 8 times 8 CPUs, room for 7", left: roomIn(7), asks: counted},
-		{name: "8 pairs, each kind apart, CPUs beside the last 8", gpus: allGPUs, left: besideLast(8), asks: apart(8), fits: true, explodes: true},
+		{name: "count of 8 times 8 CPUs, room for 8", left: roomIn(8), asks: (*offer).counted, fits: true},
+		{name: "count of 8 times 8 CPUs, room for 7", left: roomIn(7), asks: (*offer).counted},
+		{name: "8 pairs, each kind apart, CPUs beside the last 8", gpus: allGPUs, left: besideLast, asks: (*offer).pairsApart, fits: true, explodes: true},
 	}
 	wholePods = []pod{
-		{name: "8 pairs, each kind apart", gpus: allGPUs, left: everything, asks: apart(8), fits: true},
-		{name: "8 pairs, each kind apart, a GPU short", gpus: 7, left: everything, asks: apart(8), explodes: true},
+		{name: "8 pairs, each kind apart", gpus: allGPUs, left: everything, asks: (*offer).pairsApart, fits: true},
+		{name: "8 pairs, each kind apart, a GPU short", gpus: 7, left: everything, asks: (*offer).pairsApart, explodes: true},
 		{name: "all there is", gpus: allGPUs, left: everything, asks: (*offer).wholeMachine, fits: true},
 		{name: "all there is, a GPU short", gpus: 7, left: everything, asks: (*offer).wholeMachine},
 	}
@@ -232,7 +224,7 @@ func (p pod) prepare(t testing.TB, o *offer) (structured.AllocatedState, []*reso
 // machineOffers are the machines as topolet publishes them, in two ways.
 func machineOffers(t testing.TB) map[string]*offer {
 	t.Helper()
-	machines := largestRealMachines(t, 3)
+	machines := largestRealMachines(t)
 	maps.Copy(machines, madeUpMachines())
 	offers := map[string]*offer{}
 	for name, m := range machines {
