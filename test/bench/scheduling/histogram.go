@@ -9,32 +9,35 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // histogram counts observations by the upper bounds of their buckets, each with all
 // below it, as Prometheus writes them.
 type histogram map[float64]float64
 
-// quantile interpolates within a bucket as PromQL's histogram_quantile does. In the
-// last one, which has no upper bound, it is the bound before. Without observations
-// there is none.
-func (h histogram) quantile(q float64) (float64, bool) {
-	bounds := slices.Sorted(maps.Keys(h))
-	if len(bounds) == 0 || h[bounds[len(bounds)-1]] == 0 {
-		return 0, false
+// quantile is a number of seconds for people. Within a bucket it is interpolated as
+// PromQL's histogram_quantile does; the last bucket has no upper bound.
+func (h histogram) quantile(q float64) string {
+	if h.count() == 0 {
+		return "-"
 	}
-	rank := q * h[bounds[len(bounds)-1]]
+	rank := q * h[math.Inf(1)]
 	lower, below := 0.0, 0.0
-	for _, upper := range bounds {
+	for _, upper := range slices.Sorted(maps.Keys(h)) {
 		if h[upper] >= rank && h[upper] > below {
 			if math.IsInf(upper, 1) {
-				return lower, true
+				break
 			}
-			return lower + (upper-lower)*(rank-below)/(h[upper]-below), true
+			return seconds(lower + (upper-lower)*(rank-below)/(h[upper]-below))
 		}
 		lower, below = upper, h[upper]
 	}
-	return lower, true
+	return "over " + seconds(lower)
+}
+
+func seconds(s float64) string {
+	return time.Duration(s * float64(time.Second)).Round(100 * time.Microsecond).String()
 }
 
 // count is how many observations there are.

@@ -94,8 +94,7 @@ func run(ctx context.Context, out, progress io.Writer, o options) error {
 	return errors.Join(failed, report(out, o, results))
 }
 
-// report prints a table. Latencies are the upper or interpolated ends of the
-// scheduler's histogram, whose buckets double.
+// report prints a table. The buckets of the latencies double, so they are rough.
 func report(w io.Writer, o options, results []result) error {
 	fmt.Fprintf(w, "\n%d nodes; pods that ask for %d CPUs of one NUMA node each\n\n", o.nodes, claimCPUs)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -103,17 +102,8 @@ func report(w io.Writer, o options, results []result) error {
 	for _, r := range results {
 		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%s\t%.2f\t%s\t%s\t%s\t%s\t%d\t%d\t\n",
 			r.model, r.pods, r.impossible, r.bound, r.took.Round(100*time.Millisecond), r.rate(),
-			latency(r.algorithm, 0.5), latency(r.algorithm, 0.99), latency(r.attempts, 0.5), latency(r.attempts, 0.99),
+			r.algorithm.quantile(0.5), r.algorithm.quantile(0.99), r.attempts.quantile(0.5), r.attempts.quantile(0.99),
 			r.unschedulable, r.errors)
 	}
 	return t.Flush()
-}
-
-// latency is a quantile for people.
-func latency(h histogram, q float64) string {
-	seconds, ok := h.quantile(q)
-	if !ok {
-		return "-"
-	}
-	return time.Duration(seconds * float64(time.Second)).Round(100 * time.Microsecond).String()
 }
