@@ -31,7 +31,7 @@ func withGPUs(numaPerSocket, l3PerNUMA, roots int) *topology.Machine {
 	spec := topologytest.Spec{Sockets: 2, NUMAPerSocket: numaPerSocket, L3PerNUMA: l3PerNUMA, CoresPerL3: 8, Threads: 2}
 	for i := range roots {
 		spec.PCI = append(spec.PCI, topologytest.PCIRoot{
-			Domain: uint32(i), NUMANode: i * spec.Sockets * numaPerSocket / roots, //nolint:gosec // small
+			Domain: uint32(i), NUMANode: i * spec.Sockets * numaPerSocket / roots,
 			Functions: []topologytest.PCIFunction{topologytest.Port(topologytest.GPU()), topologytest.Port(topologytest.NIC(0, 0))},
 		})
 	}

@@ -46,8 +46,10 @@ func main() {
 	flag.DurationVar(&o.limit, "limit", 3*time.Minute, "after which a measurement ends, however many pods are bound")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends it at once
+	// Further signals change nothing: removing the cluster has a limit of its own.
+	defer stop()
 	if err := run(ctx, os.Stdout, os.Stderr, o); err != nil {
+		stop()
 		fmt.Fprintln(os.Stderr, "scheduling:", err)
 		os.Exit(1)
 	}

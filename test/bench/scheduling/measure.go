@@ -75,6 +75,7 @@ func measureOnce(ctx context.Context, progress io.Writer, o options, m model, mi
 		return r, err
 	}
 	defer func() {
+		fmt.Fprintln(progress, "scheduling: removing the cluster")
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downLimit)
 		defer cancel()
 		err = errors.Join(err, testbed.Down(ctx))
