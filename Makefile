@@ -61,6 +61,12 @@ bench-closeness: ## Compare how close together topolet and the kubelet put the C
 bench-memory: build ## Measure topolet's memory on a machine of 512 CPUs with 500 containers (3 minutes; MEMORY_FLAGS=…).
 	@go run ./test/bench/memory -topolet bin/topolet $(MEMORY_FLAGS)
 
+# SCHEDULING_FLAGS are those of the program, such as -nodes and -pods.
+.PHONY: bench-scheduling
+bench-scheduling: ## Measure the real scheduler with 1,000 simulated nodes, against one device per CPU (needs root; SCHEDULING_FLAGS=…).
+	@go build -o bin/bench-scheduling ./test/bench/scheduling
+	@bin/bench-scheduling $(SCHEDULING_FLAGS)
+
 ##@ Lint
 
 # Each tool has a module of its own under test/tools. `go tool` builds it once

@@ -27,11 +27,7 @@ import (
 // implementations are those of the scheduler's allocator that know consumable
 // capacity. The scheduler takes the most stable one that has all features of the
 // cluster.
-var implementations = []struct {
-	name     string
-	features structured.Features
-	cache    *cel.Cache
-}{
+var implementations = []implementation{
 	{"*incubating.Allocator", structured.Features{
 		AdminAccess: true, ConsumableCapacity: true, DeviceTaints: true, PartitionableDevices: true,
 		PrioritizedList: true, DeviceBindingAndStatus: true,
@@ -41,6 +37,12 @@ var implementations = []struct {
 		PrioritizedList: true, DeviceBindingAndStatus: true, CompatibilityGroups: true, DerivedAttributes: true,
 		FractionalCapacityRange: true, ListTypeAttributes: true, OptionalNodeOperations: true,
 	}, cel.NewCache(10, cel.Features{EnableConsumableCapacity: true, EnableListTypeAttributes: true})},
+}
+
+type implementation struct {
+	name     string
+	features structured.Features
+	cache    *cel.Cache
 }
 
 // scheduler allocates claims as kube-scheduler does: with its allocator, from
@@ -193,7 +195,7 @@ func (s *scheduler) allocated() structured.AllocatedState {
 	for _, c := range s.claims {
 		for _, result := range c.Status.Allocation.Devices.Results {
 			device := structured.MakeDeviceID(result.Driver, result.Pool, result.Device)
-			if result.ShareID == nil {
+			if result.ShareID == nil { // another driver's, which has one user
 				state.AllocatedDevices.Insert(device)
 				continue
 			}

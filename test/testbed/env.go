@@ -27,6 +27,7 @@ func (t *Testbed) Env() ([]Variable, error) {
 		{"TESTBED_NODE", r.NodeName},
 		{"TESTBED_APISERVER_HOST", "127.0.0.1"},
 		{"TESTBED_APISERVER_PORT", strconv.Itoa(r.Ports.APIServer)},
+		{"TESTBED_SCHEDULER_PORT", strconv.Itoa(r.Ports.Scheduler)},
 		{"TESTBED_BIN", l.Bin()},
 		{"TESTBED_KUBECTL", l.Program("kubectl")},
 		{"TESTBED_CTR", l.Program("ctr")},
