@@ -43,9 +43,9 @@ var machine = topologytest.Spec{Sockets: 2, NUMAPerSocket: numaNodes / 2, L3PerN
 // roots are one at each NUMA node.
 func roots() []topologytest.PCIRoot {
 	var roots []topologytest.PCIRoot
-	for node := range numaNodes {
+	for node := range uint32(numaNodes) {
 		roots = append(roots, topologytest.PCIRoot{
-			NUMANode: node, Domain: uint32(node),
+			NUMANode: int(node), Domain: node,
 			Functions: []topologytest.PCIFunction{
 				topologytest.HostBridge(), topologytest.Port(topologytest.NVMe()),
 				topologytest.Port(topologytest.GPU()), topologytest.Port(topologytest.NIC(8, 2)),

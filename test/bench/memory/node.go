@@ -33,7 +33,7 @@ type node struct {
 func newNode(ctx context.Context, dir string) (n *node, err error) {
 	n = &node{dir: dir, took: durations{}}
 	for _, folder := range []string{"registry", "plugins", "cdi"} {
-		if err := os.Mkdir(n.path(folder), 0o755); err != nil { //nolint:gosec // G301: as on a node
+		if err := os.Mkdir(n.path(folder), 0o750); err != nil {
 			return nil, err
 		}
 	}

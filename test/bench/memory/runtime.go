@@ -53,7 +53,7 @@ type container struct {
 func newContainerRuntime(root, socket string, took durations) (*containerRuntime, error) {
 	nrilog.Set(quiet{})
 	cgroups := filepath.Join(root, "sys/fs/cgroup")
-	err := os.MkdirAll(cgroups, 0o755) //nolint:gosec // G301: as readable as a sysfs
+	err := os.MkdirAll(cgroups, 0o750)
 	if err == nil {
 		err = os.WriteFile(filepath.Join(cgroups, "cgroup.controllers"), []byte("cpuset cpu memory\n"), 0o600)
 	}
@@ -231,7 +231,7 @@ func (r *containerRuntime) cgroup(c *container) string {
 }
 
 func (r *containerRuntime) writeCgroup(c *container) error {
-	if err := os.MkdirAll(r.cgroup(c), 0o755); err != nil { //nolint:gosec // G301: as readable as a sysfs
+	if err := os.MkdirAll(r.cgroup(c), 0o750); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(r.cgroup(c), "cpuset.cpus.effective"), []byte(c.Linux.Resources.Cpu.Cpus+"\n"), 0o600)
