@@ -32,6 +32,7 @@ test: test-unit test-deploy ## Everything that can run here; as root also on a r
 test-unit: ## Unit and property tests with the race detector; needs no root.
 	CGO_ENABLED=1 go test -race ./...
 	go test ./draplugin -run AnyMachine -machines 2000
+	go test ./allocator -run MustNeverBe -steps 100000
 	go -C test/testbed test ./...
 
 .PHONY: test-e2e
