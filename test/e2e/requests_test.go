@@ -82,8 +82,8 @@ func eventsOf(t *testing.T, namespace, pod, reason string) []string {
 func TestPodsShareAClaimOnlyWhereItSaysSo(t *testing.T) {
 	ns := namespace(t)
 	claimFor(t, ns, "one", "1")
-	first := start(t, ns, podOf("first"))
-	create(t, ns, podOf("second"))
+	first := start(t, ns, podOf("first", "one"))
+	create(t, ns, podOf("second", "one"))
 	waitEvent(t, ns, "second", "which belongs to another pod")
 	if got := running(t, ns, "first", "main"); !got.Allowed.Equals(first.Allowed) {
 		t.Errorf("the first pod ran on %s and runs on %s", first.Allowed, got.Allowed)
