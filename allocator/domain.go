@@ -21,8 +21,9 @@ type Domain struct {
 	// NUMANodes are the NUMA nodes of the domain's CPUs by the kernel's numbers, in
 	// ascending order; none on a kernel without NUMA.
 	NUMANodes []int
-	// Socket is the index of the socket that all the domain's CPUs share, or
-	// topology.None if the machine does not tell or they span several.
+	// Socket is the number of the socket that all the domain's CPUs share, the kernel's
+	// if it gives each its own, or topology.None if the machine does not tell or they
+	// span several.
 	Socket int
 	// CoreType is the type of every core in the domain.
 	CoreType topology.CoreType
@@ -43,9 +44,8 @@ type Domain struct {
 	// domains have a CPU in common if and only if they have a unit in common.
 	Units []Unit
 
-	machine *topology.Machine
-	cores   []core
-	groups  []group
+	cores  []core
+	groups []group
 }
 
 // NUMANode is the kernel's number of the one NUMA node that the domain's CPUs are
@@ -61,7 +61,9 @@ func (d *Domain) NUMANode() int {
 type core struct {
 	cpus []int
 	kind kind
-	// The parts of the machine that the core is in; topology.None is unknown.
+	// The parts of the machine that the core is in; topology.None is unknown. Sockets
+	// and L3 groups have the kernel's numbers where it gives each its own: ours change
+	// when a whole one goes offline.
 	socket, node, l3, clus int
 }
 
@@ -139,10 +141,11 @@ func DefaultReserved(m *topology.Machine) topology.CPUSet {
 // tell counts as a core of its own: nothing says that it shares one.
 func wholeCores(m *topology.Machine) []core {
 	cores := make([]core, 0, len(m.Cores))
+	socketOf, l3Of := numbers(m.Sockets), numbers(m.L3Groups)
 	for _, cpu := range m.CPUs {
 		c := core{
 			kind:   kind{cpu.CoreType, m.Isolated.Contains(cpu.ID)},
-			socket: cpu.Socket, node: cpu.NUMANode, l3: cpu.L3, clus: cpu.Cluster,
+			socket: socketOf(cpu.Socket), node: cpu.NUMANode, l3: l3Of(cpu.L3), clus: cpu.Cluster,
 		}
 		if cpu.Core == topology.None {
 			c.cpus = []int{cpu.ID}
@@ -194,7 +197,6 @@ func newDomain(m *topology.Machine, level Level, cores []core) *Domain {
 		CoreType:       cores[0].kind.coreType,
 		ThreadsPerCore: threads,
 		Isolated:       cores[0].kind.isolated,
-		machine:        m,
 		cores:          cores,
 	}
 	ids := make([]int, 0, len(cores)*threads)

@@ -214,14 +214,14 @@ func (d *Domain) tell(made decision, earlier []decision) Decision {
 		Needed:     made.need,
 		Candidates: made.candidates,
 		WithRoom:   made.withRoom,
-		Part:       d.number(made.best.scale, d.cores[made.best.from]),
+		Part:       d.cores[made.best.from].at(made.best.scale),
 		Free:       made.best.count,
 		By:         [...]string{"number", "nearness", "fragment", "spread", "room"}[made.by],
 		Alike:      made.alike,
 	}
 	for _, e := range earlier {
 		if e.contains(made) && e.candidates > 1 {
-			told.Within = fmt.Sprintf("%s %d", e.best.scale, d.number(e.best.scale, d.cores[e.best.from]))
+			told.Within = fmt.Sprintf("%s %d", e.best.scale, d.cores[e.best.from].at(e.best.scale))
 		}
 	}
 	switch made.by {
@@ -242,7 +242,7 @@ func (p *picker) use(s scale) ScaleUse {
 	part := func(i int) *PartUse {
 		c := p.domain.cores[i]
 		if parts[c.at(s)] == nil {
-			parts[c.at(s)] = &PartUse{Number: p.domain.number(s, c)}
+			parts[c.at(s)] = &PartUse{Number: c.at(s)}
 			order = append(order, c.at(s))
 		}
 		return parts[c.at(s)]
@@ -270,14 +270,6 @@ func (p *picker) use(s scale) ScaleUse {
 		sum += had[use.Fewest]
 	}
 	return use
-}
-
-// number is what people call the part of that scale in which the core is.
-func (d *Domain) number(s scale, c core) int {
-	if s == l3Scale && c.l3 != topology.None && numbered(d.machine.L3Groups) {
-		return d.machine.L3Groups[c.l3].KernelID
-	}
-	return c.at(s)
 }
 
 // String is the scale's name for people.

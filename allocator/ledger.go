@@ -15,7 +15,8 @@ import (
 type Store interface {
 	// Save replaces what is stored. When it returns without an error the grants
 	// survive a crash of the process and of the machine; when it returns an
-	// error the old ones do. Calls do not overlap.
+	// error the old ones do, or, if the disk itself failed in the end, perhaps these.
+	// Calls do not overlap.
 	Save(grants []Grant) error
 }
 

@@ -64,7 +64,7 @@ func (l Level) domains(m *topology.Machine, cores []core) []*Domain {
 	domains := make([]*Domain, 0, len(keys))
 	for _, k := range keys {
 		d := newDomain(m, l, found[k])
-		d.Name = l.partName(m, k.part) + kindSuffix(k.kind.coreType, faster[k.part])
+		d.Name = l.partName(k.part) + kindSuffix(k.kind.coreType, faster[k.part])
 		if d.Isolated {
 			d.Name += "-isolated"
 		}
@@ -73,28 +73,30 @@ func (l Level) domains(m *topology.Machine, cores []core) []*Domain {
 	return domains
 }
 
-// partName names a part of the machine. The kernel's own numbers of L3 groups are
-// preferred: ours change when a whole group goes offline.
-func (l Level) partName(m *topology.Machine, part int) string {
-	switch {
-	case l == MachineLevel:
+// partName names a part of the machine.
+func (l Level) partName(part int) string {
+	if l == MachineLevel {
 		return string(l)
-	case l == L3Level && numbered(m.L3Groups):
-		part = m.L3Groups[part].KernelID
 	}
 	return fmt.Sprintf("%s-%d", l, part)
 }
 
-// numbered reports whether each group has a number of the kernel's to itself.
-func numbered(groups []topology.Group) bool {
+// numbers returns what makes the number of a group out of its index: the kernel's own
+// if each group has one to itself.
+func numbers(groups []topology.Group) func(index int) int {
 	seen := map[int]bool{topology.None: true}
 	for _, g := range groups {
 		if seen[g.KernelID] {
-			return false
+			return func(index int) int { return index }
 		}
 		seen[g.KernelID] = true
 	}
-	return true
+	return func(index int) int {
+		if index == topology.None {
+			return index
+		}
+		return groups[index].KernelID
+	}
 }
 
 // kindSuffix tells the kinds of cores of a part apart. The fastest kind has none; a

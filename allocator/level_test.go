@@ -132,3 +132,28 @@ func TestAChoiceOutOfTheMachineTakesFewNUMANodesOfOneSocket(t *testing.T) {
 		}
 	}
 }
+
+// A claim finds its device again, and nobody else gets it, while a whole socket or L3
+// group is offline.
+func TestTheNamesOfDomainsDoNotChangeWhenOthersGoOffline(t *testing.T) {
+	spec := topologytest.Spec{Sockets: 3, L3PerNUMA: 2, CoresPerL3: 2, Threads: 2}
+	names := func() map[string]string {
+		m := topologytest.New(spec)
+		found := map[string]string{}
+		for _, d := range Domains(m, topology.CPUSet{}, L3Level, SocketLevel) {
+			found[d.Name] = fmt.Sprint(d.CPUs, d.Socket, d.Units)
+		}
+		return found
+	}
+	all := names()
+	spec.Offline = topologytest.New(spec).Sockets[1].CPUs.String()
+	left := names()
+	if len(left) != len(all)/3*2 {
+		t.Errorf("%d domains are left of %d", len(left), len(all))
+	}
+	for name, what := range left {
+		if what != all[name] {
+			t.Errorf("%s was %s and is %s", name, all[name], what)
+		}
+	}
+}

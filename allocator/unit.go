@@ -10,7 +10,7 @@ import (
 type Unit struct {
 	// Name is unique on the machine: "socket-0-numa-0-l3-3-standard".
 	Name string
-	// Socket is the index of the unit's socket, or topology.None.
+	// Socket is the number of the unit's socket, or topology.None.
 	Socket int
 }
 

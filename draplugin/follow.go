@@ -46,7 +46,11 @@ func (p *Plugin) follow(ctx context.Context, to publisher) error {
 		conflicts := p.ledger.Conflicts()
 		if resources := p.resources(conflicts); !equality.Semantic.DeepEqual(published, resources) {
 			// The helper keeps and changes what it is given.
-			if err := to.PublishResources(ctx, *resources.DeepCopy()); err != nil {
+			err := to.PublishResources(ctx, *resources.DeepCopy())
+			if ctx.Err() != nil {
+				return nil
+			}
+			if err != nil {
 				return fmt.Errorf("publish devices: %w", err)
 			}
 			published = resources

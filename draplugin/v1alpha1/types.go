@@ -106,7 +106,8 @@ type Configuration struct {
 
 	// CPURequests says what happens to a pod that asks for fewer CPUs, in its
 	// resources.requests, than its claims hold: the scheduler then counts CPUs as free
-	// that are not. The default is Warn.
+	// that are not. The same happens where a container of a claim with huge pages may
+	// not use any, by its resources.limits. The default is Warn.
 	CPURequests CPURequests `json:"cpuRequests,omitempty"`
 
 	// NodeAllocatable has the scheduler count claimed CPUs and memory as requested,
