@@ -46,11 +46,7 @@ func (p *Plugin) follow(ctx context.Context, to publisher) error {
 		conflicts := p.ledger.Conflicts()
 		if resources := p.resources(conflicts); !equality.Semantic.DeepEqual(published, resources) {
 			// The helper keeps and changes what it is given.
-			err := to.PublishResources(ctx, *resources.DeepCopy())
-			if ctx.Err() != nil {
-				return nil
-			}
-			if err != nil {
+			if err := to.PublishResources(ctx, *resources.DeepCopy()); err != nil && ctx.Err() == nil {
 				return fmt.Errorf("publish devices: %w", err)
 			}
 			published = resources
