@@ -87,6 +87,18 @@ func (g Grant) RunsOn(request string) topology.CPUSet {
 	return g.union(request, Part.RunsOn)
 }
 
+// MemoryNodesOf returns the NUMA nodes to which one request, or for the empty name any
+// of them, binds memory.
+func (g Grant) MemoryNodesOf(request string) []int {
+	var nodes []int
+	for _, p := range g.Parts {
+		if request == "" || p.Name == request {
+			nodes = append(nodes, p.MemoryNodes...)
+		}
+	}
+	return sortedSet(nodes)
+}
+
 func (g Grant) union(request string, of func(Part) topology.CPUSet) topology.CPUSet {
 	var cpus topology.CPUSet
 	for _, p := range g.Parts {

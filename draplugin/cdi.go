@@ -115,13 +115,7 @@ func environment(g allocator.Grant, request string) []string {
 	if cpus := g.RunsOn(request); !cpus.IsEmpty() {
 		env = append(env, envName("TOPOLET_CPUS", g.UID, request)+"="+cpus.String())
 	}
-	var nodes []int
-	for _, p := range g.Parts {
-		if p.Name == request {
-			nodes = append(nodes, p.MemoryNodes...)
-		}
-	}
-	if len(nodes) > 0 {
+	if nodes := g.MemoryNodesOf(request); len(nodes) > 0 {
 		env = append(env, envName("TOPOLET_MEMORY_NODES", g.UID, request)+"="+cpuset.New(nodes...).String())
 	}
 	return env

@@ -144,12 +144,3 @@ func bytesOf(q resource.Quantity) (uint64, bool) {
 	}
 	return uint64(q.Value()), true //nolint:gosec // checked above
 }
-
-// memoryNodes are the NUMA nodes to which a grant binds memory.
-func memoryNodes(g allocator.Grant) []int {
-	var nodes []int
-	for _, p := range g.Parts {
-		nodes = append(nodes, p.MemoryNodes...)
-	}
-	return nodes
-}

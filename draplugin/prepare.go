@@ -50,7 +50,7 @@ func (p *Plugin) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) 
 	if err := p.runtime.Settled(ctx); err != nil {
 		return kubeletplugin.PrepareResult{Err: fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)}
 	}
-	klog.FromContext(ctx).Info("Prepared claim", "claim", klog.KObj(claim), "uid", claim.UID, "cpus", grant.CPUs().String(), "memoryNodes", memoryNodes(grant))
+	klog.FromContext(ctx).Info("Prepared claim", "claim", klog.KObj(claim), "uid", claim.UID, "cpus", grant.CPUs().String(), "memoryNodes", grant.MemoryNodesOf(""))
 	return kubeletplugin.PrepareResult{Devices: p.devicesOf(grant)}
 }
 

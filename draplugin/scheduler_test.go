@@ -73,17 +73,9 @@ func newScheduler(t testing.TB, r *rig) *scheduler {
 func (s *scheduler) refresh(t testing.TB, r *rig) {
 	t.Helper()
 	s.slices = nil
-	published := r.resources(r.ledger.Conflicts()).Pools[nodeName].Slices
-	keepTheRules(t, published, len(Devices(r.ledger.Inventory(), Publication{})))
-	for i, slice := range published {
-		s.slices = append(s.slices, viaAPI(t, &resourceapi.ResourceSlice{
-			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("slice-%03d", i)},
-			Spec: resourceapi.ResourceSliceSpec{
-				Driver: DriverName, NodeName: ptr.To(nodeName), Devices: slice.Devices,
-				SharedCounters: slice.SharedCounters,
-				Pool:           resourceapi.ResourcePool{Name: nodeName, Generation: 1, ResourceSliceCount: int64(len(published))},
-			},
-		}))
+	keepTheRules(t, r.resources(r.ledger.Conflicts()).Pools[nodeName].Slices, len(Devices(r.ledger.Inventory(), Publication{})))
+	for _, slice := range Slices(r.ledger, nodeName) {
+		s.slices = append(s.slices, viaAPI(t, slice))
 	}
 }
 

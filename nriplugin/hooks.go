@@ -71,10 +71,12 @@ func (p *Plugin) CreateContainer(ctx context.Context, pod *api.PodSandbox, ctr *
 			told[u.GetContainerId()] = true
 		}
 		others := slices.DeleteFunc(p.others(entry), func(e allocator.Entry) bool { return told[string(e.ID)] })
-		for _, other := range p.among(others, entry) {
-			p.ledger.Untold(other.ID)
+		if found := p.among(others, entry); len(found) > 0 {
+			for _, other := range found {
+				p.ledger.Untold(other.ID)
+			}
+			updates = append(updates, p.updates()...)
 		}
-		updates = append(updates, p.updates()...)
 	}
 	adjust := &api.ContainerAdjustment{}
 	adjust.SetLinuxCPUSetCPUs(placement.CPUs.String())
