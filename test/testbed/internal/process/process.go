@@ -127,7 +127,7 @@ func Pick(all []Process, component string) (Process, bool) {
 func (f Finder) read(pid int) (Process, bool) {
 	dir := filepath.Join("/proc", strconv.Itoa(pid))
 	p := Process{PID: pid}
-	environ, _ := os.ReadFile(filepath.Join(dir, "environ"))
+	environ := memory(dir, "environ")
 	var state string
 	for kv := range bytes.SplitSeq(environ, []byte{0}) {
 		k, v, _ := strings.Cut(string(kv), "=")
@@ -156,11 +156,31 @@ func (f Finder) read(pid int) (Process, bool) {
 		return Process{}, false
 	}
 	p.Start = start
-	cmdline, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
+	cmdline := memory(dir, "cmdline")
 	if s := strings.TrimRight(string(cmdline), "\x00"); s != "" {
 		p.Args = strings.Split(s, "\x00")
 	}
 	return p, true
+}
+
+// memory reads environ or cmdline of the process in dir. A process that is
+// becoming another program has neither for a moment (fs/proc/base.c,
+// environ_read), and would be taken for a stranger's; so whatever has a program
+// and says nothing is asked again.
+func memory(dir, file string) []byte {
+	const asks, pause = 40, 5 * time.Millisecond
+	for range asks {
+		data, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil || len(data) > 0 {
+			return data
+		}
+		// Neither a thread of the kernel nor a zombie has one.
+		if _, err := os.Readlink(filepath.Join(dir, "exe")); err != nil {
+			return nil
+		}
+		time.Sleep(pause)
+	}
+	return nil
 }
 
 // startTime reads field 22 of /proc/PID/stat; alive is false for a process

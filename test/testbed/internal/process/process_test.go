@@ -71,6 +71,25 @@ func TestFindAndKill(t *testing.T) {
 	}
 }
 
+// A component is found at every moment, also while it becomes another program.
+func TestFindAcrossExec(t *testing.T) {
+	f := Finder{State: t.TempDir()}
+	script := filepath.Join(t.TempDir(), "etcd")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\nexec "+script+"\n"), 0o700); err != nil { //nolint:gosec // is run
+		t.Fatal(err)
+	}
+	cmd := fake(t, f.State, "etcd", "exec "+script)
+	if _, ok := find(t, f, "etcd"); !ok {
+		t.Fatal("the component was not found")
+	}
+	const looks = 1000
+	for i := range looks {
+		if p, ok := f.read(cmd.Process.Pid); !ok || p.Component != "etcd" || len(p.Args) == 0 {
+			t.Fatalf("look %d of %d found %+v, %v", i, looks, p, ok)
+		}
+	}
+}
+
 // The children of a component inherit its mark but are not the component.
 func TestPickIgnoresChildren(t *testing.T) {
 	all := []Process{
