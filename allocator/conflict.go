@@ -38,7 +38,7 @@ func (l *Ledger) Conflicts() []Conflict {
 		}
 	}
 	for _, c := range l.containers {
-		if l.isOrphan(c.Container) {
+		if l.isOrphan(&c.Container) {
 			found = append(found, Conflict{Message: fmt.Sprintf(
 				"container %s of pod %s/%s runs on CPUs %q of a claim that is not prepared here: delete the pod to release them",
 				c.Name, c.PodNamespace, c.PodName, c.Observed)})

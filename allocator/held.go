@@ -22,7 +22,7 @@ func (l *Ledger) HeldBy(c Container) Held {
 			}
 		}
 	}
-	for p := range l.parts(c) {
+	for p := range l.parts(&c) {
 		held.Memory = append(held.Memory, p.Memory...)
 	}
 	return held

@@ -45,7 +45,7 @@ type Ledger struct {
 	mu         sync.Mutex
 	inventory  *Inventory
 	grants     map[ClaimUID]Grant
-	containers map[ContainerID]*tracked
+	containers roster
 }
 
 // NewLedger returns the ledger of a machine with the grants that a Store kept.
@@ -58,11 +58,10 @@ func NewLedger(m *topology.Machine, policy Policy, store Store, grants []Grant) 
 		return nil, err
 	}
 	l := &Ledger{
-		store:      store,
-		policy:     policy,
-		inventory:  inventory,
-		grants:     map[ClaimUID]Grant{},
-		containers: map[ContainerID]*tracked{},
+		store:     store,
+		policy:    policy,
+		inventory: inventory,
+		grants:    map[ClaimUID]Grant{},
 	}
 	for _, g := range grants {
 		l.grants[g.UID] = g
@@ -232,7 +231,7 @@ func (l *Ledger) releasable(uid ClaimUID) (Grant, bool, error) {
 func (l *Ledger) Admit(c Container) (Placement, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.permitted(c); err != nil {
+	if err := l.permitted(&c); err != nil {
 		return Placement{}, err
 	}
 	for _, ref := range c.Claims {
@@ -241,15 +240,15 @@ func (l *Ledger) Admit(c Container) (Placement, error) {
 			return Placement{}, &OfflineError{Container: c, Grant: g, CPUs: offline}
 		}
 	}
-	cpus := l.desired(c, l.pool())
+	cpus := l.desired(&c, l.pool())
 	c.Started = false
-	l.containers[c.ID] = &tracked{Container: c, told: cpus, isTold: true}
-	return Placement{CPUs: cpus, MemoryNodes: l.memoryNodes(c), Unthrottled: l.ownsItsCPUs(c)}, nil
+	l.containers.put(&tracked{Container: c, told: cpus, isTold: true})
+	return Placement{CPUs: cpus, MemoryNodes: l.memoryNodes(&c), Unthrottled: l.ownsItsCPUs(&c)}, nil
 }
 
 // memoryNodes are those that the container's parts name; and those nearest to all its
 // CPUs, if some of them want their memory local.
-func (l *Ledger) memoryNodes(c Container) []int {
+func (l *Ledger) memoryNodes(c *Container) []int {
 	var named, near []int
 	local := false
 	for p := range l.parts(c) {
@@ -266,7 +265,7 @@ func (l *Ledger) memoryNodes(c Container) []int {
 }
 
 // ownsItsCPUs reports whether nobody else may run where the container does.
-func (l *Ledger) ownsItsCPUs(c Container) bool {
+func (l *Ledger) ownsItsCPUs(c *Container) bool {
 	owns := false
 	for p := range l.parts(c) {
 		if p.SharedPool {
@@ -278,7 +277,7 @@ func (l *Ledger) ownsItsCPUs(c Container) bool {
 }
 
 // parts are those that the container's claims name.
-func (l *Ledger) parts(c Container) iter.Seq[Part] {
+func (l *Ledger) parts(c *Container) iter.Seq[Part] {
 	return func(yield func(Part) bool) {
 		for _, ref := range c.Claims {
 			for _, p := range l.grants[ref.Claim].Parts {
@@ -290,14 +289,14 @@ func (l *Ledger) parts(c Container) iter.Seq[Part] {
 	}
 }
 
-func (l *Ledger) permitted(c Container) error {
+func (l *Ledger) permitted(c *Container) error {
 	for _, ref := range c.Claims {
 		g, ok := l.grants[ref.Claim]
 		if !ok || !g.has(ref.Request) {
-			return &UnknownClaimError{Container: c, Ref: ref}
+			return &UnknownClaimError{Container: *c, Ref: ref}
 		}
 		if !g.isFor(c.Pod, c.PodNamespace, ref.Request) {
-			return &NotReservedError{Container: c, Grant: g}
+			return &NotReservedError{Container: *c, Grant: g}
 		}
 	}
 	return nil
@@ -308,7 +307,7 @@ func (l *Ledger) permitted(c Container) error {
 func (l *Ledger) Listed(id ContainerID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if c, ok := l.containers[id]; ok {
+	if c, ok := l.containers.get(id); ok {
 		c.listed = true
 	}
 }
@@ -317,7 +316,7 @@ func (l *Ledger) Listed(id ContainerID) {
 func (l *Ledger) Started(id ContainerID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if c, ok := l.containers[id]; ok {
+	if c, ok := l.containers.get(id); ok {
 		c.Started = true
 	}
 }
@@ -326,7 +325,7 @@ func (l *Ledger) Started(id ContainerID) {
 func (l *Ledger) Remove(id ContainerID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.containers, id)
+	l.containers.remove(id)
 }
 
 // Sync replaces all containers with those that the runtime lists. What they were
@@ -335,7 +334,7 @@ func (l *Ledger) Remove(id ContainerID) {
 func (l *Ledger) Sync(containers []Container) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	clear(l.containers)
+	l.containers = nil
 	for _, c := range containers {
 		if l.inventory.shareable.IsSubsetOf(c.Observed) {
 			c.Observed = topology.CPUSet{}
@@ -344,7 +343,7 @@ func (l *Ledger) Sync(containers []Container) {
 		if told.IsEmpty() {
 			told = l.inventory.shareable
 		}
-		l.containers[c.ID] = &tracked{Container: c, listed: true, told: told, isTold: true}
+		l.containers.put(&tracked{Container: c, listed: true, told: told, isTold: true})
 	}
 }
 
@@ -354,28 +353,47 @@ func (l *Ledger) Sync(containers []Container) {
 func (l *Ledger) Updates() []Update {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var updates []Update
+	updates, _ := l.updates(topology.CPUSet{})
+	return updates
+}
+
+// UpdatesBeside is Updates before the container starts. Known are the started
+// containers that have nothing in common with its CPUs, if those are exclusive, and
+// were told so earlier already: whether they heeded it is worth a look.
+func (l *Ledger) UpdatesBeside(id ContainerID) (updates []Update, known []Entry) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var granted topology.CPUSet
+	if c, ok := l.containers.get(id); ok && !l.isOrphan(&c.Container) {
+		granted = l.granted(&c.Container)
+	}
+	return l.updates(granted)
+}
+
+// updates returns, beside the updates, the started containers that need none and keep
+// off the CPUs.
+func (l *Ledger) updates(exclusive topology.CPUSet) (updates []Update, others []Entry) {
 	pool := l.pool()
 	for _, c := range l.containers {
-		if !c.listed {
-			continue
+		desired := l.desired(&c.Container, pool)
+		switch {
+		case c.listed && !(c.isTold && c.told.Equals(desired)):
+			c.told, c.isTold = desired, true
+			updates = append(updates, Update{ID: c.ID, CPUs: desired, Unthrottled: !l.isOrphan(&c.Container) && l.ownsItsCPUs(&c.Container)})
+		case c.Started && !exclusive.IsEmpty():
+			if e := l.entry(c, pool); !e.Granted.Intersects(exclusive) {
+				others = append(others, e)
+			}
 		}
-		desired := l.desired(c.Container, pool)
-		if c.isTold && c.told.Equals(desired) {
-			continue
-		}
-		c.told, c.isTold = desired, true
-		updates = append(updates, Update{ID: c.ID, CPUs: desired, Unthrottled: !l.isOrphan(c.Container) && l.ownsItsCPUs(c.Container)})
 	}
-	slices.SortFunc(updates, func(a, b Update) int { return cmp.Compare(a.ID, b.ID) })
-	return updates
+	return updates, others
 }
 
 // Untold notes that the runtime did not heed an update of the container.
 func (l *Ledger) Untold(id ContainerID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if c, ok := l.containers[id]; ok {
+	if c, ok := l.containers.get(id); ok {
 		c.isTold = false
 	}
 }
@@ -391,7 +409,7 @@ func (l *Ledger) Pool() topology.CPUSet {
 func (l *Ledger) Entry(id ContainerID) (Entry, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	c, ok := l.containers[id]
+	c, ok := l.containers.get(id)
 	if !ok {
 		return Entry{}, false
 	}
@@ -407,22 +425,28 @@ func (l *Ledger) Entries() []Entry {
 	for _, c := range l.containers {
 		entries = append(entries, l.entry(c, pool))
 	}
-	slices.SortFunc(entries, func(a, b Entry) int { return cmp.Compare(a.ID, b.ID) })
 	return entries
 }
 
 func (l *Ledger) entry(c *tracked, pool topology.CPUSet) Entry {
 	e := Entry{
 		Container: c.Container,
-		Desired:   l.desired(c.Container, pool),
-		Orphan:    l.isOrphan(c.Container),
+		Desired:   l.desired(&c.Container, pool),
+		Orphan:    l.isOrphan(&c.Container),
 	}
 	if !e.Orphan {
-		for _, ref := range c.Claims {
-			e.Granted = e.Granted.Union(l.grants[ref.Claim].CPUsOf(ref.Request))
-		}
+		e.Granted = l.granted(&c.Container)
 	}
 	return e
+}
+
+// granted are the CPUs of the container's claims.
+func (l *Ledger) granted(c *Container) topology.CPUSet {
+	var cpus topology.CPUSet
+	for _, ref := range c.Claims {
+		cpus = cpus.Union(l.grants[ref.Claim].CPUsOf(ref.Request))
+	}
+	return cpus
 }
 
 // Grants returns all grants, ordered by claim UID.
@@ -441,7 +465,7 @@ func (l *Ledger) busy() topology.CPUSet {
 	}
 	busy = busy.Union(l.inventory.siblings(busy))
 	for _, c := range l.containers {
-		if l.isOrphan(c.Container) {
+		if l.isOrphan(&c.Container) {
 			for _, d := range l.inventory.Domains {
 				busy = busy.Union(c.Observed.Intersection(d.CPUs))
 			}
@@ -460,7 +484,7 @@ func (l *Ledger) pool() topology.CPUSet {
 	return pool
 }
 
-func (l *Ledger) isOrphan(c Container) bool {
+func (l *Ledger) isOrphan(c *Container) bool {
 	return len(c.Claims) > 0 && l.permitted(c) != nil
 }
 
@@ -468,7 +492,7 @@ func (l *Ledger) isOrphan(c Container) bool {
 // orphan stays where it was observed, unless that was everywhere. Of a claim's
 // CPUs those count that are online: with none of them the kernel would let the
 // container run anywhere, on the CPUs of other claims too.
-func (l *Ledger) desired(c Container, pool topology.CPUSet) topology.CPUSet {
+func (l *Ledger) desired(c *Container, pool topology.CPUSet) topology.CPUSet {
 	if len(c.Claims) == 0 {
 		return pool
 	}

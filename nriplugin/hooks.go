@@ -3,7 +3,6 @@ package nriplugin
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/containerd/nri/pkg/api"
 	"k8s.io/klog/v2"
@@ -64,17 +63,15 @@ func (p *Plugin) CreateContainer(ctx context.Context, pod *api.PodSandbox, ctr *
 	if err != nil {
 		return nil, nil, err
 	}
-	updates := p.updates()
-	if entry, ok := p.ledger.Entry(c.ID); ok && !entry.Granted.IsEmpty() {
-		told := make(map[string]bool, len(updates))
-		for _, u := range updates {
-			told[u.GetContainerId()] = true
+	pending, known := p.ledger.UpdatesBeside(c.ID)
+	updates := nriUpdates(pending)
+	if len(known) > 0 {
+		entry, _ := p.ledger.Entry(c.ID)
+		found := p.among(known, entry)
+		for _, other := range found {
+			p.ledger.Untold(other.ID)
 		}
-		others := slices.DeleteFunc(p.others(entry), func(e allocator.Entry) bool { return told[string(e.ID)] })
-		if found := p.among(others, entry); len(found) > 0 {
-			for _, other := range found {
-				p.ledger.Untold(other.ID)
-			}
+		if len(found) > 0 {
 			updates = append(updates, p.updates()...)
 		}
 	}
@@ -157,17 +154,20 @@ func (p *Plugin) RemoveContainer(_ context.Context, _ *api.PodSandbox, ctr *api.
 	return nil
 }
 
-// updates are the changes that the ledger wants, as the runtime takes them. Equal
-// sets, and in most replies all are equal, share one string.
-func (p *Plugin) updates() []*api.ContainerUpdate {
-	pending := p.ledger.Updates()
+// updates are the changes that the ledger wants, as the runtime takes them.
+func (p *Plugin) updates() []*api.ContainerUpdate { return nriUpdates(p.ledger.Updates()) }
+
+// nriUpdates is the form in which the runtime takes updates. Equal sets, and in most
+// replies all are equal, share one string.
+func nriUpdates(pending []allocator.Update) []*api.ContainerUpdate {
 	if len(pending) == 0 {
 		return nil
 	}
-	updates := make([]*api.ContainerUpdate, 0, len(pending))
+	messages := make([]api.ContainerUpdate, len(pending))
+	updates := make([]*api.ContainerUpdate, len(pending))
 	var last allocator.Update
 	var linux *api.LinuxContainerUpdate
-	for _, u := range pending {
+	for i, u := range pending {
 		if linux == nil || !u.CPUs.Equals(last.CPUs) || u.Unthrottled != last.Unthrottled {
 			fresh := &api.ContainerUpdate{}
 			fresh.SetLinuxCPUSetCPUs(u.CPUs.String())
@@ -176,7 +176,8 @@ func (p *Plugin) updates() []*api.ContainerUpdate {
 			}
 			last, linux = u, fresh.Linux
 		}
-		updates = append(updates, &api.ContainerUpdate{ContainerId: string(u.ID), Linux: linux})
+		updates[i] = &messages[i]
+		updates[i].ContainerId, updates[i].Linux = string(u.ID), linux
 	}
 	return updates
 }
