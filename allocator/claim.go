@@ -45,6 +45,9 @@ type Request struct {
 	IdleSiblings bool `json:"idleSiblings,omitempty"`
 	// LocalMemory keeps the container's memory on the NUMA nodes of its CPUs.
 	LocalMemory bool `json:"localMemory,omitempty"`
+	// Isolated takes the CPUs out of the scheduler's load balancing where the kernel
+	// enforces that they are exclusive.
+	Isolated bool `json:"isolated,omitempty"`
 	// ManyPods lets all pods of the claim's namespace use it, at the same time.
 	ManyPods bool `json:"manyPods,omitempty"`
 }

@@ -93,6 +93,8 @@ type Entry struct {
 	// Orphan says that the container names a claim that the ledger does not
 	// know. It keeps the CPUs that it was observed on, and nobody else gets them.
 	Orphan bool
+	// Enforcement is what [Ledger.Enforced] was last told; empty before.
+	Enforcement Enforcement
 }
 
 // tracked is a container with what the runtime was told about it.
@@ -104,4 +106,6 @@ type tracked struct {
 	// told are the CPUs that the runtime was last told, known only if isTold.
 	told   topology.CPUSet
 	isTold bool
+
+	enforcement Enforcement
 }

@@ -430,9 +430,10 @@ func (l *Ledger) Entries() []Entry {
 
 func (l *Ledger) entry(c *tracked, pool topology.CPUSet) Entry {
 	e := Entry{
-		Container: c.Container,
-		Desired:   l.desired(&c.Container, pool),
-		Orphan:    l.isOrphan(&c.Container),
+		Container:   c.Container,
+		Desired:     l.desired(&c.Container, pool),
+		Orphan:      l.isOrphan(&c.Container),
+		Enforcement: c.enforcement,
 	}
 	if !e.Orphan {
 		e.Granted = l.granted(&c.Container)

@@ -70,6 +70,7 @@ func translate(claim *resourceapi.ResourceClaim, pool string) (allocator.Claim, 
 			request.SharedPool = config.SharedPool == v1alpha1.Include
 			request.IdleSiblings = config.Siblings == v1alpha1.Idle
 			request.LocalMemory = config.Memory == v1alpha1.Local
+			request.Isolated = config.LoadBalancing == v1alpha1.Disabled
 			request.Count, err = consumedCPUs(result, field)
 		}
 		if err != nil {

@@ -31,7 +31,7 @@ func crowded(b *testing.B) (*Plugin, *fakeRuntime, []*api.PodSandbox, []*api.Con
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { host.Close() }) //nolint:errcheck // only read
-	p := New("", ledger, host, &books{})
+	p := New("", ledger, host, &books{}, noKernel)
 	var ctrs []*api.Container
 	for i := range crowd {
 		c := r.newContainer("c" + strconv.Itoa(i))

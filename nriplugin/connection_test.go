@@ -53,7 +53,7 @@ func TestThePluginPausesLongerAndLonger(t *testing.T) {
 	// A listener that hangs up at once.
 	p := newProxy(t, filepath.Join(dir, "nri.sock"), filepath.Join(dir, "nobody"))
 	defer p.close()
-	plugin := New(filepath.Join(dir, "nri.sock"), newLedger(t), os.DirFS(dir), &books{})
+	plugin := New(filepath.Join(dir, "nri.sock"), newLedger(t), os.DirFS(dir), &books{}, noKernel)
 	expect.Error(t, plugin.Ready(), "not connected to the container runtime's NRI socket yet")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
@@ -66,7 +66,7 @@ func TestThePluginPausesLongerAndLonger(t *testing.T) {
 }
 
 func TestThePluginSaysWhyItCannotConnect(t *testing.T) {
-	plugin := New(filepath.Join(t.TempDir(), "none.sock"), newLedger(t), os.DirFS(t.TempDir()), &books{})
+	plugin := New(filepath.Join(t.TempDir(), "none.sock"), newLedger(t), os.DirFS(t.TempDir()), &books{}, noKernel)
 	expect.Error(t, plugin.session(t.Context()), "is it enabled in the container runtime?")
 }
 
@@ -111,7 +111,7 @@ func TestARuntimeThatEndsDuringRegistrationIsGivenUp(t *testing.T) {
 		}
 		server.Serve(context.Background(), runtime) //nolint:errcheck // ends with the connection
 	}()
-	plugin := New(filepath.Join(dir, "nri.sock"), newLedger(t), os.DirFS(dir), &books{})
+	plugin := New(filepath.Join(dir, "nri.sock"), newLedger(t), os.DirFS(dir), &books{}, noKernel)
 	ended := make(chan error, 1)
 	go func() { ended <- plugin.session(t.Context()) }()
 	select {

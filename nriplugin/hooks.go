@@ -39,6 +39,8 @@ func (p *Plugin) Synchronize(ctx context.Context, pods []*api.PodSandbox, ctrs [
 	}
 	p.ledger.Sync(containers)
 	updates := p.updates()
+	p.kernel.adopt(ctx)
+	p.kernel.look()
 	p.setSynchronized()
 	klog.FromContext(ctx).Info("Synchronized with the container runtime", "containers", len(containers), "updates", len(updates))
 	for _, conflict := range p.ledger.Conflicts() {
@@ -62,6 +64,12 @@ func (p *Plugin) CreateContainer(ctx context.Context, pod *api.PodSandbox, ctr *
 	placement, err := p.ledger.Admit(c)
 	if err != nil {
 		return nil, nil, err
+	}
+	if len(c.Claims) > 0 {
+		if err := p.kernel.yield(ctx, c.ID); err != nil {
+			p.ledger.Remove(c.ID)
+			return nil, nil, err
+		}
 	}
 	pending, known := p.ledger.UpdatesBeside(c.ID)
 	updates := nriUpdates(pending)
@@ -94,9 +102,9 @@ func (p *Plugin) PostCreateContainer(_ context.Context, _ *api.PodSandbox, ctr *
 	return nil
 }
 
-// StartContainer reads back what the kernel made of the container's CPUs, and of
-// everyone else's if they are exclusive, and fails the start if that is not what
-// was promised. Containerd and CRI-O have made the cgroup by now and have not let
+// StartContainer reads back what the kernel made of the container's CPUs, has it keep
+// everyone else off them if they are exclusive, or else reads back everyone else's, and
+// fails the start if that is not what was promised. Containerd and CRI-O have made the cgroup by now and have not let
 // the workload run.
 func (p *Plugin) StartContainer(ctx context.Context, pod *api.PodSandbox, ctr *api.Container) (err error) {
 	defer p.metrics.observe("StartContainer", &err)()
@@ -144,6 +152,7 @@ func (p *Plugin) UpdateContainer(_ context.Context, _ *api.PodSandbox, ctr *api.
 func (p *Plugin) StopContainer(_ context.Context, _ *api.PodSandbox, ctr *api.Container) (_ []*api.ContainerUpdate, err error) {
 	defer p.metrics.observe("StopContainer", &err)()
 	p.ledger.Remove(allocator.ContainerID(ctr.GetId()))
+	p.kernel.look()
 	return p.updates(), nil
 }
 
@@ -151,6 +160,7 @@ func (p *Plugin) StopContainer(_ context.Context, _ *api.PodSandbox, ctr *api.Co
 func (p *Plugin) RemoveContainer(_ context.Context, _ *api.PodSandbox, ctr *api.Container) (err error) {
 	defer p.metrics.observe("RemoveContainer", &err)()
 	p.ledger.Remove(allocator.ContainerID(ctr.GetId()))
+	p.kernel.look()
 	return nil
 }
 

@@ -37,6 +37,9 @@ func (b *books) TooLittle(_ context.Context, s ShortageError) error {
 	return nil
 }
 
+// noKernel leaves everything to the runtime.
+var noKernel = Kernel{Why: "these cgroups are files", Changed: func() {}}
+
 // node is a machine of eight single-threaded CPUs on two NUMA nodes, of which
 // CPU 0 is reserved, with a runtime and topolet's side of it.
 type node struct {
@@ -59,7 +62,7 @@ func newOfflineNode(t testing.TB, v1 bool) *node {
 	t.Helper()
 	r := newFakeRuntime(t, v1)
 	n := &node{fakeRuntime: r, ledger: newLedger(t)}
-	n.plugin = New(r.socket(), n.ledger, os.DirFS(r.root), &n.books)
+	n.plugin = New(r.socket(), n.ledger, os.DirFS(r.root), &n.books, noKernel)
 	return n
 }
 

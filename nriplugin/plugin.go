@@ -44,6 +44,7 @@ type Plugin struct {
 	ledger   *allocator.Ledger
 	accounts Accounts
 	cgroups  cgroups
+	kernel   *kernelTier
 	metrics  *metrics
 	push     chan struct{}
 	// pushing is held from the moment the updates of a push are computed until
@@ -58,12 +59,13 @@ type Plugin struct {
 // New returns a plugin that connects to the runtime's NRI socket. Host is the
 // host's file system, of which sys/fs/cgroup is read. Accounts is told of pods that
 // request too little.
-func New(socket string, ledger *allocator.Ledger, host fs.FS, accounts Accounts) *Plugin {
+func New(socket string, ledger *allocator.Ledger, host fs.FS, accounts Accounts, kernel Kernel) *Plugin {
 	return &Plugin{
 		socket:       socket,
 		ledger:       ledger,
 		accounts:     accounts,
 		cgroups:      newCgroups(host),
+		kernel:       newKernelTier(kernel, ledger),
 		metrics:      newMetrics(),
 		push:         make(chan struct{}, 1),
 		pushing:      make(chan struct{}, 1),
@@ -76,6 +78,15 @@ func New(socket string, ledger *allocator.Ledger, host fs.FS, accounts Accounts)
 // ends, until the context does.
 func (p *Plugin) Run(ctx context.Context) {
 	logger := klog.FromContext(ctx)
+	var keeper sync.WaitGroup
+	defer keeper.Wait()
+	keeper.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-p.synchronized: // before that nothing is known of what the kernel has
+			p.kernel.keep(ctx)
+		}
+	})
 	fresh := func() wait.Backoff {
 		return wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 10, Cap: 10 * time.Second}
 	}

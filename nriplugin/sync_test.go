@@ -15,7 +15,7 @@ func (n *node) restart(grants ...allocator.Grant) {
 	n.t.Helper()
 	n.asked()
 	n.ledger = newLedger(n.t, grants...)
-	n.plugin = New(n.socket(), n.ledger, n.plugin.cgroups.root, &n.books)
+	n.plugin = New(n.socket(), n.ledger, n.plugin.cgroups.root, &n.books, noKernel)
 	n.connect()
 }
 

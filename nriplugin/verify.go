@@ -41,6 +41,12 @@ func (p *Plugin) verify(ctx context.Context, entry allocator.Entry) error {
 		p.ledger.Untold(entry.ID)
 		p.Push()
 	}
+	if !exclusive {
+		return nil
+	}
+	if tier, err := p.kernel.start(ctx, entry.ID); err != nil || tier == allocator.KernelTier {
+		return err // nobody needs to be looked at: the kernel keeps all off
+	}
 	found := p.intruders(entry)
 	if len(found) == 0 {
 		return nil
@@ -69,9 +75,6 @@ type intruder struct {
 // container that was not let run yet is verified when it is: the runtime may have
 // made its cgroup and not filled it. One without a cgroup is gone.
 func (p *Plugin) intruders(entry allocator.Entry) []intruder {
-	if entry.Granted.IsEmpty() {
-		return nil
-	}
 	return p.among(p.others(entry), entry)
 }
 

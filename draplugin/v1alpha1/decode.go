@@ -35,7 +35,7 @@ func (e *FieldError) Error() string {
 func DecodeCPUConfig(raw []byte) (CPUConfig, error) {
 	const kind = "CPUConfig"
 	var c CPUConfig
-	if err := decode(raw, &c, kind, "sharedPool, siblings, memory, sharing (all strings)"); err != nil {
+	if err := decode(raw, &c, kind, "sharedPool, siblings, memory, sharing, loadBalancing (all strings)"); err != nil {
 		return CPUConfig{}, err
 	}
 	if err := checkType(c.APIVersion, c.Kind, kind); err != nil {
@@ -46,6 +46,7 @@ func DecodeCPUConfig(raw []byte) (CPUConfig, error) {
 		choose(&c.Siblings, kind, "siblings", Use, Idle),
 		choose(&c.Memory, kind, "memory", Any, Local),
 		choose(&c.Sharing, kind, "sharing", OnePod, ManyPods),
+		choose(&c.LoadBalancing, kind, "loadBalancing", Enabled, Disabled),
 	} {
 		if err != nil {
 			return CPUConfig{}, err
@@ -56,7 +57,7 @@ func DecodeCPUConfig(raw []byte) (CPUConfig, error) {
 
 // DefaultCPUConfig is what holds without any parameters.
 func DefaultCPUConfig() CPUConfig {
-	return CPUConfig{SharedPool: Exclude, Siblings: Use, Memory: Any, Sharing: OnePod}
+	return CPUConfig{SharedPool: Exclude, Siblings: Use, Memory: Any, Sharing: OnePod, LoadBalancing: Enabled}
 }
 
 // choose fills in the default, and refuses what is neither that nor one of the
@@ -84,7 +85,7 @@ func DecodeConfiguration(raw []byte) (Configuration, error) {
 		return Configuration{}, fmt.Errorf("%s is not YAML: %s", kind, oneLine(err))
 	}
 	var c Configuration
-	if err := decode(asJSON, &c, kind, "reservedCPUs, reservedMemory, cpuRequests (all strings), levels (a list of strings), nodeAllocatable, listAttributes (true or false)"); err != nil {
+	if err := decode(asJSON, &c, kind, "reservedCPUs, reservedMemory, cpuRequests, enforcement (all strings), levels (a list of strings), nodeAllocatable, listAttributes (true or false)"); err != nil {
 		return Configuration{}, err
 	}
 	if err := checkType(c.APIVersion, c.Kind, kind); err != nil {
@@ -97,8 +98,13 @@ func DecodeConfiguration(raw []byte) (Configuration, error) {
 	if _, _, err := c.MemoryReserve(); err != nil {
 		return Configuration{}, err
 	}
-	if err := choose(&c.CPURequests, kind, "cpuRequests", Warn, Refuse, Ignore); err != nil {
-		return Configuration{}, err
+	for _, err := range []error{
+		choose(&c.CPURequests, kind, "cpuRequests", Warn, Refuse, Ignore),
+		choose(&c.Enforcement, kind, "enforcement", Auto, Kernel, Runtime),
+	} {
+		if err != nil {
+			return Configuration{}, err
+		}
 	}
 	for i, level := range c.Levels {
 		switch field := fmt.Sprintf("levels[%d]", i); {
@@ -113,7 +119,7 @@ func DecodeConfiguration(raw []byte) (Configuration, error) {
 
 // DefaultConfiguration is what holds without a configuration file.
 func DefaultConfiguration() Configuration {
-	return Configuration{APIVersion: APIVersion, Kind: "Configuration", CPURequests: Warn}
+	return Configuration{APIVersion: APIVersion, Kind: "Configuration", CPURequests: Warn, Enforcement: Auto}
 }
 
 // defaultReservedPercent of a node's memory is kept back when nobody says how much.

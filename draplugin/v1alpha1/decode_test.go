@@ -20,7 +20,7 @@ func TestDecodeCPUConfig(t *testing.T) {
 		{name: "excluded in words", raw: `{` + head + `,"sharedPool":"Exclude"}`, want: Exclude},
 		{name: "included", raw: `{` + head + `,"sharedPool":"Include"}`, want: Include},
 		{name: "empty is the default", raw: `{` + head + `,"sharedPool":""}`, want: Exclude},
-		{name: "a field that does not exist", raw: `{` + head + `,"poolShared":"Include"}`, said: []string{`"poolShared"`, "its fields are apiVersion, kind, sharedPool, siblings, memory, sharing"}},
+		{name: "a field that does not exist", raw: `{` + head + `,"poolShared":"Include"}`, said: []string{`"poolShared"`, "its fields are apiVersion, kind, sharedPool, siblings, memory, sharing, loadBalancing"}},
 		{name: "a field in other letters", raw: `{` + head + `,"SharedPool":"Include"}`, said: []string{`"SharedPool"`, "its fields are"}},
 		{name: "a field twice", raw: `{` + head + `,"sharedPool":"Include","sharedPool":"Exclude"}`, said: []string{`duplicate field "sharedPool"`}},
 		{name: "two mistakes", raw: `{` + head + `,"a":1,"b":2}`, said: []string{`unknown field "a", unknown field "b"; its fields are`}},
@@ -29,6 +29,7 @@ func TestDecodeCPUConfig(t *testing.T) {
 		{name: "siblings that do not exist", raw: `{` + head + `,"siblings":"Off"}`, said: []string{"CPUConfig field siblings", `"Off"`, "use Use (the default) or Idle"}},
 		{name: "memory that does not exist", raw: `{` + head + `,"memory":"Near"}`, said: []string{"CPUConfig field memory", `"Near"`, "use Any (the default) or Local"}},
 		{name: "sharing that does not exist", raw: `{` + head + `,"sharing":"All"}`, said: []string{"CPUConfig field sharing", `"All"`, "use OnePod (the default) or ManyPods"}},
+		{name: "load balancing that does not exist", raw: `{` + head + `,"loadBalancing":"Some"}`, said: []string{"CPUConfig field loadBalancing", `"Some"`, "use Enabled (the default) or Disabled"}},
 		{name: "two values that do not exist, the first is named", raw: `{` + head + `,"memory":"Near","sharedPool":"Both"}`, said: []string{"CPUConfig field sharedPool"}},
 		{name: "a value that does not exist", raw: `{` + head + `,"sharedPool":"Both"}`, said: []string{"CPUConfig field sharedPool", `"Both"`, "use Exclude (the default) or Include"}},
 		{name: "no version", raw: `{"kind":"CPUConfig"}`, said: []string{"CPUConfig field apiVersion", `""`, "use topolet.dev/v1alpha1"}},
@@ -54,9 +55,9 @@ func TestDecodeCPUConfig(t *testing.T) {
 
 func TestDecodeCPUConfigFillsInTheDefaults(t *testing.T) {
 	for raw, want := range map[string]CPUConfig{
-		`{` + head + `}`: {SharedPool: Exclude, Siblings: Use, Memory: Any, Sharing: OnePod},
-		`{` + head + `,"sharedPool":"Include","siblings":"Idle","memory":"Local","sharing":"ManyPods"}`: {
-			SharedPool: Include, Siblings: Idle, Memory: Local, Sharing: ManyPods,
+		`{` + head + `}`: {SharedPool: Exclude, Siblings: Use, Memory: Any, Sharing: OnePod, LoadBalancing: Enabled},
+		`{` + head + `,"sharedPool":"Include","siblings":"Idle","memory":"Local","sharing":"ManyPods","loadBalancing":"Disabled"}`: {
+			SharedPool: Include, Siblings: Idle, Memory: Local, Sharing: ManyPods, LoadBalancing: Disabled,
 		},
 	} {
 		got, err := DecodeCPUConfig([]byte(raw))
@@ -87,6 +88,7 @@ func TestDecodeConfiguration(t *testing.T) {
 		{name: "memory that is no amount", raw: head + "reservedMemory: some\n", said: []string{"Configuration field reservedMemory", `"some"`, `"2Gi"`, `"5%"`}},
 		{name: "more than all memory", raw: head + "reservedMemory: 101%\n", said: []string{"Configuration field reservedMemory", `"101%"`}},
 		{name: "less than no memory", raw: head + "reservedMemory: -1Gi\n", said: []string{"Configuration field reservedMemory", `"-1Gi"`}},
+		{name: "another enforcement", raw: head + "enforcement: Strict\n", said: []string{"Configuration field enforcement", `"Strict"`, "use Auto (the default) or Kernel or Runtime"}},
 		{name: "another answer to low requests", raw: head + "cpuRequests: Kill\n", said: []string{"Configuration field cpuRequests", `"Kill"`, "use Warn (the default) or Refuse or Ignore"}},
 		{name: "a text for yes", raw: head + "nodeAllocatable: \"yes\"\n", said: []string{"nodeAllocatable", "true or false"}},
 		{name: "no list of CPUs", raw: head + "reservedCPUs: first\n", said: []string{"Configuration field reservedCPUs", `"first"`, "such as"}},

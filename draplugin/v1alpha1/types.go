@@ -32,6 +32,9 @@ type CPUConfig struct {
 	Memory Memory `json:"memory,omitempty"`
 	// Sharing says which pods may use the claim. The default is OnePod.
 	Sharing Sharing `json:"sharing,omitempty"`
+	// LoadBalancing says whether the kernel moves the container's threads among its
+	// CPUs. The default is Enabled.
+	LoadBalancing LoadBalancing `json:"loadBalancing,omitempty"`
 }
 
 // SharedPool is what a claimed container has to do with the shared pool.
@@ -81,6 +84,19 @@ const (
 	ManyPods Sharing = "ManyPods"
 )
 
+// LoadBalancing is what the kernel's scheduler does with the threads of a claimed
+// container.
+type LoadBalancing string
+
+const (
+	// Enabled spreads them over the container's CPUs.
+	Enabled LoadBalancing = "Enabled"
+	// Disabled leaves each where it is, for processes that pin every thread of theirs: the
+	// others would all stay on one CPU. It takes effect where the kernel enforces that
+	// the CPUs are exclusive.
+	Disabled LoadBalancing = "Disabled"
+)
+
 // Configuration is the driver's configuration file.
 type Configuration struct {
 	// APIVersion is topolet.dev/v1alpha1.
@@ -110,6 +126,9 @@ type Configuration struct {
 	// not use any, by its resources.limits. The default is Warn.
 	CPURequests CPURequests `json:"cpuRequests,omitempty"`
 
+	// Enforcement says who keeps everyone else off claimed CPUs. The default is Auto.
+	Enforcement Enforcement `json:"enforcement,omitempty"`
+
 	// NodeAllocatable has the scheduler count claimed CPUs and memory as requested,
 	// without the pod's saying so. The cluster needs the feature gate
 	// DRANodeAllocatableResources; where it is off, CPURequests holds.
@@ -131,6 +150,20 @@ const (
 	Refuse CPURequests = "Refuse"
 	// Ignore does nothing.
 	Ignore CPURequests = "Ignore"
+)
+
+// Enforcement is who keeps everyone else off claimed CPUs.
+type Enforcement string
+
+const (
+	// Auto is the kernel where it can, and otherwise the container runtime.
+	Auto Enforcement = "Auto"
+	// Kernel is the kernel alone, by cpuset partitions: on a host without them the
+	// driver does not start, and a container that cannot have one does not either.
+	Kernel Enforcement = "Kernel"
+	// Runtime is the container runtime, which moves all other containers away;
+	// processes outside of containers stay.
+	Runtime Enforcement = "Runtime"
 )
 
 // Level is a size of the parts into which the machine is divided.

@@ -75,7 +75,7 @@ func TestFindAndKill(t *testing.T) {
 func TestFindAcrossExec(t *testing.T) {
 	f := Finder{State: t.TempDir()}
 	script := filepath.Join(t.TempDir(), "etcd")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\nexec "+script+"\n"), 0o700); err != nil { //nolint:gosec // is run
+	if err := os.WriteFile(script, []byte("#!/bin/sh\nexec "+script+"\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	cmd := fake(t, f.State, "etcd", "exec "+script)
