@@ -51,10 +51,10 @@ func (p *Plugin) follow(ctx context.Context, to publisher) error {
 			}
 			published = resources
 		}
-		if err := reports.update(ctx, conflicts); err != nil && ctx.Err() == nil {
+		if err := reports.update(ctx, p.findings(conflicts)); err != nil && ctx.Err() == nil {
 			if err.Error() != said {
 				said = err.Error()
-				klog.FromContext(ctx).Error(err, "Claims do not tell about their lost CPUs, trying again and again", "every", retryInterval)
+				klog.FromContext(ctx).Error(err, "Claims do not tell what became of them, trying again and again", "every", retryInterval)
 			}
 			time.AfterFunc(retryInterval, p.Refresh)
 		}
@@ -107,13 +107,13 @@ func withhold(device *resourceapi.Device, d *allocator.Domain, lost topology.CPU
 // within the API's limits.
 func (p *Plugin) resources(conflicts []allocator.Conflict) resourceslice.DriverResources {
 	inv := p.ledger.Inventory()
-	devices, grants := Devices(inv, p.opts.Publication), p.ledger.Grants()
+	devices, grants, found := Devices(inv, p.opts.Publication), p.ledger.Grants(), p.findings(conflicts)
 	limit := resourceapi.ResourceSliceMaxDevices
 	for i := range devices {
 		if d, ok := inv.Domain(devices[i].Name); ok {
 			withhold(&devices[i], d, withheld(d, conflicts, grants))
 		}
-		devices[i].Taints = taints(devices[i].Name, conflicts)
+		devices[i].Taints = taints(devices[i].Name, found)
 		if len(devices[i].Taints) > 0 || len(devices[i].ConsumesCounters) > 0 || p.opts.Publication.Lists {
 			limit = resourceapi.ResourceSliceMaxDevicesWithAdvancedFeatures
 		}

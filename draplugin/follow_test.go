@@ -260,11 +260,50 @@ func TestADeviceHasNoMoreTaintsThanTheAPITakes(t *testing.T) {
 			Offline: topology.NewCPUSet(i),
 		})
 	}
-	got := taints("numa-0", conflicts)
+	found := findings(conflicts, nil, nil)
+	got := taints("numa-0", found)
 	if len(got) != resourceapi.DeviceTaintsMaxLength || got[1].Value != "claim-1" {
 		t.Errorf("%d taints, the second of %s", len(got), got[1].Value)
 	}
-	if diff := cmp.Diff(0, len(taints("numa-1", conflicts))); diff != "" {
+	if diff := cmp.Diff(0, len(taints("numa-1", found))); diff != "" {
 		t.Errorf("another device (-want +got):\n%s", diff)
+	}
+}
+
+func TestAClaimTellsWhoKeepsOthersOffItsCPUs(t *testing.T) {
+	r, to, client := following(t, allocated("kept", cpus("numa-1", "2")), allocated("other", cpus("numa-1", "2")))
+	r.ledger.Sync([]allocator.Container{
+		{ID: "1", Name: "main", PodNamespace: "default", PodName: "pod-kept", Pod: "pod-kept", Claims: []allocator.Ref{{Claim: "kept"}}, Observed: topology.NewCPUSet(4, 12)},
+		{ID: "2", Name: "side", PodNamespace: "default", PodName: "pod-kept", Pod: "pod-kept", Claims: []allocator.Ref{{Claim: "kept"}}, Observed: topology.NewCPUSet(4, 12)},
+	})
+	tier := func(id allocator.ContainerID, tier allocator.Tier, reason string) {
+		t.Helper()
+		if !r.ledger.Enforced(id, allocator.Enforcement{Tier: tier, Reason: reason}) {
+			t.Error("nothing changed")
+		}
+		r.Refresh()
+	}
+	said := func() string { return conditions(t, client, "claim-kept") }
+	const device = "topolet.dev/worker/numa-1 share-numa-1 "
+	tier("1", allocator.KernelTier, "")
+	eventually(t, "the condition", device+"Enforced=True Kernel", said)
+	tier("2", allocator.RuntimeTier, "the pool is included")
+	eventually(t, "the weaker of two", device+"Enforced=True Runtime", said)
+	tier("1", allocator.DegradedTier, "the kernel says no")
+	eventually(t, "the weakest", device+"Enforced=False Degraded", said)
+	eventually(t, "the taint", "numa-0:6, numa-1:8 topolet.dev/not-enforced=kept:None", to.summary)
+	const message = "Degraded: claim default/claim-kept (kept): the CPUs of container main of pod default/pod-kept are not kept from others: the kernel says no"
+	eventually(t, "the events", "ResourceClaim default/claim-kept "+message+"\nPod default/pod-kept "+message,
+		func() string { return strings.Join(r.notes.all(), "\n") })
+	if got := conditions(t, client, "claim-other"); got != "" {
+		t.Errorf("a claim without a container: %s", got)
+	}
+
+	r.ledger.Remove("1")
+	r.ledger.Remove("2")
+	r.Refresh()
+	eventually(t, "the taint to go", "numa-0:6, numa-1:8", to.summary)
+	if got, want := said(), device+"Enforced=False Degraded"; got != want {
+		t.Errorf("between two containers the claim says %q, want %q", got, want)
 	}
 }

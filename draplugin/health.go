@@ -60,6 +60,12 @@ func (p *Plugin) health(now time.Time) kubeletplugin.DeviceHealthReport {
 			lost[holdingOf(c.Claim, c.Part)] = true
 		}
 	}
+	for _, f := range p.findings(nil) {
+		if f.wrong() {
+			problems[f.domain] = f.message
+			lost[holding{f.claim, f.request, f.domain, f.share}] = true
+		}
+	}
 	for _, g := range p.ledger.Grants() {
 		for _, part := range g.Parts {
 			if !lost[holdingOf(g.Claim, part)] {
