@@ -24,6 +24,8 @@ type Partitions interface {
 	Check(p partition.Partition) error
 	Deactivate(ctx context.Context, p partition.Partition, live []partition.Partition) error
 	Tidy(ctx context.Context, live []partition.Partition) error
+	// Roots tells of containers' cgroups, so that Tidy knows the kubelet's tree.
+	Roots(cgroups ...string)
 }
 
 // Kernel says whether the kernel keeps everyone else off claimed CPUs.
@@ -95,11 +97,16 @@ func (k *kernelTier) start(ctx context.Context, id allocator.ContainerID) (alloc
 	return allocator.KernelTier, nil
 }
 
-// adopt finds the partitions that an earlier process made, before anything else
-// happens to them.
+// adopt finds the partitions that an earlier process made, and where it may have left
+// something, before anything else happens to them.
 func (k *kernelTier) adopt(ctx context.Context) {
 	if k.Partitions == nil {
 		return
+	}
+	for _, e := range k.ledger.Entries() {
+		if path, err := cgroupPath(e.Cgroup); err == nil {
+			k.Partitions.Roots(path)
+		}
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()

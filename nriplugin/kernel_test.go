@@ -98,6 +98,8 @@ func (k *fakeKernel) Tidy(_ context.Context, live []partition.Partition) error {
 	return nil
 }
 
+func (k *fakeKernel) Roots(...string) {}
+
 // partitions are those that there are, as "container=cpus".
 func (k *fakeKernel) partitions() string {
 	k.mu.Lock()

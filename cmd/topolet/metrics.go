@@ -10,7 +10,7 @@ import (
 type ledgerMetrics struct {
 	ledger *allocator.Ledger
 
-	claims, conflicts, containers, cpus *prometheus.Desc
+	claims, conflicts, containers, tiers, cpus *prometheus.Desc
 }
 
 func newLedgerMetrics(l *allocator.Ledger) *ledgerMetrics {
@@ -19,13 +19,14 @@ func newLedgerMetrics(l *allocator.Ledger) *ledgerMetrics {
 		claims:     prometheus.NewDesc("topolet_claims", "Claims that hold CPUs.", nil, nil),
 		conflicts:  prometheus.NewDesc("topolet_conflicts", "Grants and containers that contradict the machine or each other.", nil, nil),
 		containers: prometheus.NewDesc("topolet_containers", "Containers known, by kind (exclusive, shared, orphan).", []string{"kind"}, nil),
+		tiers:      prometheus.NewDesc("topolet_enforced_containers", "Running containers with claims, by who keeps others off their CPUs (kernel, runtime, degraded: nobody).", []string{"tier"}, nil),
 		cpus:       prometheus.NewDesc("topolet_cpus", "CPUs, by state (granted, shared).", []string{"state"}, nil),
 	}
 }
 
 // Describe implements [prometheus.Collector].
 func (m *ledgerMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.claims, m.conflicts, m.containers, m.cpus} {
+	for _, d := range []*prometheus.Desc{m.claims, m.conflicts, m.containers, m.tiers, m.cpus} {
 		ch <- d
 	}
 }
@@ -41,7 +42,11 @@ func (m *ledgerMetrics) Collect(ch chan<- prometheus.Metric) {
 		granted += g.CPUs().Size()
 	}
 	kinds := map[string]int{"exclusive": 0, "shared": 0, "orphan": 0}
+	tiers := map[allocator.Tier]int{allocator.KernelTier: 0, allocator.RuntimeTier: 0, allocator.DegradedTier: 0}
 	for _, e := range m.ledger.Entries() {
+		if e.Enforcement.Tier != "" {
+			tiers[e.Enforcement.Tier]++
+		}
 		switch {
 		case e.Orphan:
 			kinds["orphan"]++
@@ -55,6 +60,9 @@ func (m *ledgerMetrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(m.conflicts, len(m.ledger.Conflicts()))
 	for kind, n := range kinds {
 		gauge(m.containers, n, kind)
+	}
+	for tier, n := range tiers {
+		gauge(m.tiers, n, string(tier))
 	}
 	gauge(m.cpus, granted, "granted")
 	gauge(m.cpus, m.ledger.Pool().Size(), "shared")

@@ -138,8 +138,13 @@ func run(ctx context.Context, opts runOptions) error {
 	logger.Info("Restored the ledger", "grants", len(grants), "onlineCPUs", watch.machine.Online.String(), "reservedCPUs", policy.ReservedCPUs.String())
 
 	books := &accounts{mode: config.CPURequests, notes: notes}
-	runtime := nriplugin.New(opts.nriSocket, ledger, host, books)
-	dra, err := draplugin.New(draplugin.Options{
+	var dra *draplugin.Plugin
+	kernel, err := kernelOf(ctx, config, opts.root, func() { dra.Refresh() })
+	if err != nil {
+		return err
+	}
+	runtime := nriplugin.New(opts.nriSocket, ledger, host, books, kernel)
+	dra, err = draplugin.New(draplugin.Options{
 		NodeName:    opts.nodeName,
 		Client:      client,
 		PluginDir:   filepath.Join(opts.pluginsDir, draplugin.DriverName),
@@ -159,15 +164,22 @@ func run(ctx context.Context, opts runOptions) error {
 	defer background.Wait()
 	defer cancel()
 	kubelet := &cpuManagerGuard{socket: opts.podResourcesSocket}
+	ready := func() error { return errors.Join(kubelet.Ready(), runtime.Ready(), dra.Ready()) }
 	_, served, err := serveHTTP(ctx, opts.httpAddress, registry, probes{
 		// Every event of the runtime needs the ledger's lock.
 		alive: func() { ledger.Pool() },
-		ready: func() error { return errors.Join(kubelet.Ready(), runtime.Ready(), dra.Ready()) },
+		ready: ready,
 	})
 	if err != nil {
 		return err
 	}
 	defer func() { <-served }()
+	defer cancel()
+	told, err := serveStatus(ctx, opts.stateDir, func() nodeStatus { return statusOf(opts.nodeName, ledger, kernel.Why, ready()) })
+	if err != nil {
+		return err
+	}
+	defer func() { <-told }()
 	defer cancel()
 
 	if kubelet.wait(ctx, cpuManagerInterval, notes) != nil {

@@ -92,7 +92,7 @@ func TestContainment(t *testing.T) {
 		Privileged:               ptr.To(false),
 		AllowPrivilegeEscalation: ptr.To(false),
 		ReadOnlyRootFilesystem:   ptr.To(true),
-		Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+		Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"SYS_ADMIN"}},
 		SeccompProfile:           &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 	}
 	if diff := cmp.Diff(want, pod.Containers[0].SecurityContext); diff != "" {
@@ -105,11 +105,27 @@ func TestContainment(t *testing.T) {
 		}
 	}
 	wantPaths := []string{
-		"/sys", "/var/lib/topolet", "/var/lib/kubelet/plugins/topolet.dev",
+		"/sys", "/sys/fs/cgroup", "/var/lib/topolet", "/var/lib/kubelet/plugins/topolet.dev",
 		"/var/lib/kubelet/plugins_registry", "/var/lib/kubelet/pod-resources", "/var/run/cdi", "/var/run/nri",
 	}
 	if diff := cmp.Diff(wantPaths, paths); diff != "" {
 		t.Errorf("folders of the node (-want +got):\n%s", diff)
+	}
+}
+
+// The kernel wants a capability and writable cgroups to enforce what is exclusive, and
+// who leaves that to the runtime gives neither.
+func TestTheKernelsTierCostsACapability(t *testing.T) {
+	for _, enforcement := range []string{"Auto", "Kernel", "Runtime"} {
+		pod := only[*appsv1.DaemonSet](t, render(t, "--set", "config.enforcement="+enforcement)).Spec.Template.Spec
+		added := pod.Containers[0].SecurityContext.Capabilities.Add
+		writable := slices.ContainsFunc(pod.Containers[0].VolumeMounts, func(m corev1.VolumeMount) bool {
+			return m.MountPath == "/host/sys/fs/cgroup" && !m.ReadOnly
+		})
+		wanted := enforcement != "Runtime"
+		if writable != wanted || slices.Contains(added, "SYS_ADMIN") != wanted {
+			t.Errorf("%s: capabilities %v, cgroups writable: %v", enforcement, added, writable)
+		}
 	}
 }
 
@@ -141,7 +157,7 @@ func TestPaths(t *testing.T) {
 		mounted[m.Name] = m.MountPath
 	}
 	for _, v := range pod.Volumes {
-		if v.HostPath == nil || v.Name == "sys" {
+		if v.HostPath == nil || v.Name == "sys" || v.Name == "cgroup" {
 			continue
 		}
 		if mounted[v.Name] != v.HostPath.Path {
@@ -186,7 +202,7 @@ func TestValues(t *testing.T) {
 		t.Errorf("API server at %q", env)
 	}
 	config := only[*corev1.ConfigMap](t, objects).Data["config.yaml"]
-	if want := "apiVersion: topolet.dev/v1alpha1\nkind: Configuration\ncpuRequests: Warn\nlevels:\n- socket\n" +
+	if want := "apiVersion: topolet.dev/v1alpha1\nkind: Configuration\ncpuRequests: Warn\nenforcement: Auto\nlevels:\n- socket\n" +
 		"listAttributes: false\nnodeAllocatable: false\nreservedCPUs: 0-1,8\nreservedMemory: \"\""; strings.TrimSpace(config) != want {
 		t.Errorf("configuration\n%s\nwant\n%s", config, want)
 	}
