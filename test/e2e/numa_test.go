@@ -88,6 +88,8 @@ func TestNUMAMachine(t *testing.T) {
 		t.Logf("done %.1f s after the start", time.Since(begin).Seconds())
 	})
 	t.Run("PCI functions are at their NUMA node and root", func(t *testing.T) { pciFunctions(t, node) })
+	t.Run("the kernel keeps everyone off claimed CPUs", func(t *testing.T) { kernelTier(t, node) })
+	t.Run("the runtime keeps containers off claimed CPUs", func(t *testing.T) { runtimeTier(t, node) })
 	t.Run("a claim whose CPU goes offline is told, its neighbour is not", func(t *testing.T) { cpuGoesOffline(t, node) })
 	t.Run("an unplugged function is no longer published", func(t *testing.T) { functionIsUnplugged(t, node) })
 	t.Run("a snapshot is the machine", func(t *testing.T) { snapshotIsTheMachine(t, node) })

@@ -61,7 +61,7 @@ func cpuGoesOffline(t *testing.T, node harness.Node) {
 	t.Logf("CPU %d offline: the slice followed after %s", lost, took)
 
 	waitEvent(t, ns, "hit", "of which "+fmt.Sprint(lost)+" went offline")
-	waitConditions(t, ns, "hit", "Ready=False CPUsOffline")
+	waitConditions(t, ns, "hit", "Ready=False CPUsOffline, Enforced=True Kernel")
 	waitAllowed(t, ns, "hit", hit.Difference(topology.NewCPUSet(lost)))
 
 	if got := running(t, ns, "neighbour", "main"); !got.Allowed.Equals(neighbour) || !got.Cgroup.Equals(neighbour) {
@@ -70,7 +70,7 @@ func cpuGoesOffline(t *testing.T, node harness.Node) {
 	if got := healthOf(t.Context(), t, ns, "neighbour"); got != "Healthy" {
 		t.Errorf("the neighbour's device is %s", got)
 	}
-	waitConditions(t, ns, "neighbour", "")
+	waitConditions(t, ns, "neighbour", "Enforced=True Kernel")
 	events, err := cluster.Client.CoreV1().Events(ns).List(t.Context(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -89,7 +89,7 @@ func cpuGoesOffline(t *testing.T, node harness.Node) {
 	setOnline("1")
 	took = waitPublished(t.Context(), t, node.Name, followLimit, "the device to be as before", is(device, before))
 	t.Logf("CPU %d online: the slice followed after %s", lost, took)
-	waitConditions(t, ns, "hit", "")
+	waitConditions(t, ns, "hit", "Enforced=True Kernel")
 	waitAllowed(t, ns, "hit", hit)
 	waitHealth(t, ns, "hit", "Healthy")
 }

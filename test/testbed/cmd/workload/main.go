@@ -1,7 +1,7 @@
 // Command workload says, one JSON object a line, where the kernel lets it run:
 // at its first instruction and again whenever that has changed. Tests read its log
 // to see whether it was ever outside the CPUs that were promised to it. If asked, it
-// first takes memory and reads devices.
+// first takes memory and reads devices, or is greedy for CPUs that are not its own.
 package main
 
 import (
@@ -55,12 +55,18 @@ func main() {
 	interval := flag.Duration("interval", 10*time.Millisecond, "`pause` between two looks")
 	touch := flag.Int("touch", 0, "keep so many `MiB` of memory, every page of it written to")
 	files := flag.String("read", "", "read the beginning of every file of this `pattern`, or fail")
+	spin := flag.String("spin", "", "use all time of the CPUs of this `list`, as far as the kernel lets it")
+	setting := flag.String("rewrite", "", "write this `FILE=CONTENT` again and again, at first or fail")
 	flag.Parse()
 	if *interval <= 0 {
 		fmt.Fprintln(os.Stderr, "workload: -interval must be positive, for example 10ms")
 		os.Exit(2)
 	}
 	if err := readAll(*files); err != nil {
+		fmt.Fprintln(os.Stderr, "workload:", err)
+		os.Exit(1)
+	}
+	if err := errors.Join(rewrite(*setting), greed(*spin)); err != nil {
 		fmt.Fprintln(os.Stderr, "workload:", err)
 		os.Exit(1)
 	}
