@@ -377,7 +377,7 @@ func (l *Ledger) updates(exclusive topology.CPUSet) (updates []Update, others []
 	for _, c := range l.containers {
 		desired := l.desired(&c.Container, pool)
 		switch {
-		case c.listed && !(c.isTold && c.told.Equals(desired)):
+		case c.listed && (!c.isTold || !c.told.Equals(desired)):
 			c.told, c.isTold = desired, true
 			updates = append(updates, Update{ID: c.ID, CPUs: desired, Unthrottled: !l.isOrphan(&c.Container) && l.ownsItsCPUs(&c.Container)})
 		case c.Started && !exclusive.IsEmpty():

@@ -113,6 +113,15 @@ func (r *rig) offline(t *testing.T, cpus string) {
 	r.Refresh()
 }
 
+func (r *rig) healthOf(device string) (text string) {
+	for _, d := range r.health(time.Now()).Devices {
+		if d.DeviceName == device {
+			text = string(d.Health) + " " + d.Message
+		}
+	}
+	return text
+}
+
 // conditions are those in a claim's status.
 func conditions(t *testing.T, client *fake.Clientset, claim string) string {
 	t.Helper()
@@ -148,15 +157,7 @@ func TestAClaimThatLosesACPUIsToldAndItsNeighbourIsNot(t *testing.T) {
 	if got := conditions(t, client, "claim-neighbour"); got != "" {
 		t.Errorf("the neighbour's conditions: %s", got)
 	}
-	healths := func() string {
-		text := ""
-		for _, d := range r.health(time.Now()).Devices {
-			if d.DeviceName == "numa-1" {
-				text = string(d.Health) + " " + d.Message
-			}
-		}
-		return text
-	}
+	healths := func() string { return r.healthOf("numa-1") }
 	if got := healths(); got != "Healthy " {
 		t.Errorf("a device of which one claim is hit and another is not: %s", got)
 	}
@@ -297,6 +298,15 @@ func TestAClaimTellsWhoKeepsOthersOffItsCPUs(t *testing.T) {
 		func() string { return strings.Join(r.notes.all(), "\n") })
 	if got := conditions(t, client, "claim-other"); got != "" {
 		t.Errorf("a claim without a container: %s", got)
+	}
+	if got := r.healthOf("numa-1"); got != "Healthy " {
+		t.Errorf("a device of which one claim is kept and another is not: %s", got)
+	}
+	if err := r.unprepare(t, "other"); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.healthOf("numa-1"); got != "Unhealthy "+strings.TrimPrefix(message, "Degraded: ") {
+		t.Errorf("a device none of whose claims is kept: %s", got)
 	}
 
 	r.ledger.Remove("1")

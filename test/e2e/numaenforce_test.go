@@ -185,7 +185,7 @@ func hostProcess(t *testing.T, held exclusivePod) float64 {
 	}()
 	defer func() {
 		cancel()
-		<-ended
+		<-ended //nolint:errcheck // it was ended
 	}()
 	return share(t, held)
 }
