@@ -17,7 +17,7 @@ const (
 	// Root balances the load over the partition's CPUs.
 	Root Kind = "root"
 	// Isolated does not: each thread stays where it was put. It is for workloads
-	// that pin their threads, and the only kind for CPUs isolated at boot.
+	// that pin their threads. Kernels may want it of CPUs isolated at boot.
 	Isolated Kind = "isolated"
 )
 
@@ -130,6 +130,21 @@ func (e *BrokenError) Error() string {
 	return fmt.Sprintf("cgroup %s: %s is %q, want %q with CPUs %s: %s", p.Cgroup, stateFile, e.State, p.Kind, p.CPUs, remedyOf(e.State))
 }
 
+// LostError says that the kernel keeps CPUs from everyone, for a partition whose
+// cgroup is gone.
+//
+// Kernels that keep remote partitions in a list (seen on 6.12) call a partition
+// invalid when a cgroup of the same parent asks for some of its CPUs, and leave it in
+// that list. Made a member, it leaves the list and the CPUs go back to the host.
+// Removed instead, it stays in the list as freed memory: from then on the end of
+// another partition can crash the kernel. So after this error nothing is activated any
+// more.
+type LostError struct{ CPUs topology.CPUSet }
+
+func (e *LostError) Error() string {
+	return fmt.Sprintf("the kernel has lost CPUs %s with the cgroup of a partition that it had called invalid, and its list of partitions is damaged: drain the node and boot it again", e.CPUs)
+}
+
 // remedyOf knows the reasons that the kernel gives (perr_strings in
 // kernel/cgroup/cpuset.c).
 func remedyOf(state string) string {
@@ -143,6 +158,9 @@ func remedyOf(state string) string {
 		if strings.Contains(state, r.reason) {
 			return r.remedy
 		}
+	}
+	if strings.Contains(state, "invalid") {
+		return "see that no other container of the pod has one of these CPUs in its cpuset, and activate it again or end it before the container does"
 	}
 	return "activate it again"
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -23,6 +24,8 @@ type Tree struct {
 	roots map[string]bool
 	// prepared are cgroups that were to pass CPUs down.
 	prepared map[string]bool
+	// lost are the CPUs of a LostError. Only a boot brings them back.
+	lost topology.CPUSet
 }
 
 // Open finds out whether the hierarchy whose mount is at this folder can have
@@ -135,7 +138,17 @@ func (t *Tree) check(p Partition) error {
 	if !granted.Equals(p.CPUs) || effective.IsEmpty() || !effective.IsSubsetOf(p.CPUs) {
 		return &BrokenError{p, fmt.Sprintf("%s with CPUs %s, of which it uses %s", state, granted, effective)}
 	}
-	return nil
+	parent := path.Dir(p.Cgroup)
+	if parent == top {
+		return nil
+	}
+	// The partition outlives the emptying of a cgroup above it, but at its end the
+	// kernel does not give its CPUs back: seen on 6.12.
+	passed, err := t.set(parent, grantedFile)
+	if err == nil && !p.CPUs.IsSubsetOf(passed) {
+		err = &BrokenError{p, fmt.Sprintf("%s with CPUs %s, of which its parent passes %s down", state, granted, passed)}
+	}
+	return err
 }
 
 // partitions are the CPUs of the partitions that are in force in the cgroup, by
@@ -198,8 +211,9 @@ func (t *Tree) held(cgroup string) (topology.CPUSet, error) {
 // trees and the cgroups above them and above the live partitions. A partition that
 // is in force is left alone, also when it is not among the live ones.
 //
-// CPUs that were in what it tidies, and that the kernel has lost, are given back to
-// the host.
+// A partition that the kernel calls invalid while it keeps its CPUs from everyone is
+// ended: these go back to the host. If the cgroup is gone already, the error is a
+// *LostError.
 func (t *Tree) Tidy(ctx context.Context, live []Partition) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -212,7 +226,7 @@ func (t *Tree) Tidy(ctx context.Context, live []Partition) error {
 		}
 		t.remember(p.Cgroup)
 	}
-	return t.tidy(ctx, live)
+	return t.tidy(live)
 }
 
 // remember keeps where to tidy up after a partition of this cgroup.
