@@ -49,6 +49,10 @@ func (t *Tree) Activate(ctx context.Context, p Partition, live []Partition) erro
 		return err
 	}
 	all := append(slices.Clone(live), p)
+	// Here it shows whether the kernel has lost CPUs, before anything is changed.
+	if err := t.clean(ancestors(p.Cgroup), all); err != nil {
+		return err
+	}
 	err = t.prepare(p, all)
 	if err == nil {
 		err = t.enter(p)

@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 
 // machine is the kernel's hierarchy, and a tree on it.
 type machine struct {
-	*testing.T
+	testing.TB
 	*Tree
 	// base is the test's own cgroup, pods the kubelet's tree in it.
 	base, pods string
@@ -59,23 +59,23 @@ func (c *counted) write(cgroup, file, value string) error {
 }
 
 // onKernel gives a test its cgroup, and sees afterwards that the host has all it had.
-func onKernel(t *testing.T) *machine {
+func onKernel(t testing.TB) *machine {
 	t.Helper()
 	_, err := Open(mount)
 	if os.Geteuid() != 0 || err != nil {
 		t.Skipf("needs root and a kernel with remote cpuset partitions: %v", err)
 	}
-	m := &machine{T: t, base: "topolet-test"}
+	m := &machine{TB: t, base: "topolet-test"}
 	m.pods = m.base + "/kubepods"
 	m.fresh()
 	m.removeAll()
-	m.root = m.cpus(top, effectiveFile)
+	m.root = m.free()
 	if !m.cpuset("4-11").IsSubsetOf(m.root) || m.root.Size() < 10 {
 		t.Skipf("needs a machine with CPUs 4-11 and others, the root has %s", m.root)
 	}
 	t.Cleanup(func() {
 		m.removeAll()
-		if now := m.cpus(top, effectiveFile); !now.Equals(m.root) {
+		if now := m.free(); !now.Equals(m.root) {
 			t.Errorf("the root had CPUs %s, and has %s now", m.root, now)
 		}
 	})
@@ -126,9 +126,10 @@ func (m *machine) get(cgroup, file string) string {
 	return strings.TrimSpace(string(data))
 }
 
-func (m *machine) cpus(cgroup, file string) topology.CPUSet {
+// free are the CPUs that the root has.
+func (m *machine) free() topology.CPUSet {
 	m.Helper()
-	return m.cpuset(m.get(cgroup, file))
+	return m.cpuset(m.get(top, effectiveFile))
 }
 
 func (m *machine) cpuset(list string) topology.CPUSet {
@@ -150,7 +151,7 @@ func (m *machine) want(cgroup, file, value string) {
 // rootLacks holds the root's CPUs against what it has without partitions.
 func (m *machine) rootLacks(list string) {
 	m.Helper()
-	if got := m.root.Difference(m.cpus(top, effectiveFile)); got.String() != list {
+	if got := m.root.Difference(m.free()); got.String() != list {
 		m.Errorf("the root lacks CPUs %q, want %q", got, list)
 	}
 }
@@ -336,7 +337,7 @@ func TestKernelSiblingThatOverlaps(t *testing.T) {
 	t.Log("the sibling is changed behind our back")
 	m.put(sibling, cpusFile, "6-9")
 	m.broken(p, "isolated invalid")
-	t.Logf("the root now lacks %q", m.root.Difference(m.cpus(top, effectiveFile)))
+	t.Logf("the root now lacks %q", m.root.Difference(m.free()))
 	m.refused(m.Activate(t.Context(), p, nil), sibling)
 	m.put(sibling, cpusFile, "8-9")
 	m.activate(p)
@@ -659,4 +660,67 @@ func TestKernelCPUsOffline(t *testing.T) {
 	}
 	online(6, "1")
 	m.rootLacks("4-5")
+}
+
+func TestKernelMountThatIsReadOnly(t *testing.T) {
+	onKernel(t)
+	dir := t.TempDir()
+	if err := unix.Mount(mount, dir, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, 0) })
+	if err := unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(dir)
+	if unsupported, ok := errors.AsType[*UnsupportedError](err); !ok || !strings.Contains(unsupported.Error(), "read-only") {
+		t.Errorf("the error is %v, want that the mount is read-only", err)
+	}
+}
+
+// BenchmarkKernel is on a node with 100 further pods.
+func BenchmarkKernel(b *testing.B) {
+	m := onKernel(b)
+	for i := range 100 {
+		m.container(fmt.Sprintf("burstable/pod-other%d/ctr", i), "")
+	}
+	for _, kind := range []Kind{Root, Isolated} {
+		p := m.partition(m.container("burstable/pod1/ctr", "4-7"), "4-7", kind)
+		b.Run("Activate "+string(kind), func(b *testing.B) {
+			for b.Loop() {
+				m.activate(p)
+				b.StopTimer()
+				if err := m.Deactivate(b.Context(), p, nil); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+			}
+		})
+		b.Run("Deactivate "+string(kind), func(b *testing.B) {
+			for b.Loop() {
+				b.StopTimer()
+				m.activate(p)
+				b.StartTimer()
+				if err := m.Deactivate(b.Context(), p, nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	p := m.partition(m.container("burstable/pod1/ctr", "4-7"), "4-7", Root)
+	m.activate(p)
+	b.Run("Check", func(b *testing.B) {
+		for b.Loop() {
+			if err := m.Check(p); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("Tidy without anything to do", func(b *testing.B) {
+		for b.Loop() {
+			if err := m.Tidy(b.Context(), []Partition{p}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

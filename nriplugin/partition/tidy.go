@@ -46,7 +46,7 @@ func (t *Tree) tidy(live []Partition) error {
 // surplus is what a cgroup could pass down and nobody needs.
 type surplus struct {
 	cgroup     string
-	keep, drop topology.CPUSet
+	have, drop topology.CPUSet
 }
 
 // clean takes from the cgroups what neither the live partitions nor any other in
@@ -56,7 +56,6 @@ type surplus struct {
 // walk the list that is damaged.
 func (t *Tree) clean(cgroups []string, live []Partition) error {
 	var plan []surplus
-	var dropped topology.CPUSet
 	for _, c := range cgroups {
 		s, err := t.surplus(c, live)
 		if absent(err) {
@@ -67,22 +66,33 @@ func (t *Tree) clean(cgroups []string, live []Partition) error {
 		}
 		if !s.drop.IsEmpty() {
 			plan = append(plan, s)
-			dropped = dropped.Union(s.drop)
 		}
+	}
+	if len(plan) == 0 {
+		return nil
+	}
+	found, err := t.partitions(top)
+	if err != nil {
+		return err
+	}
+	var dropped topology.CPUSet
+	for i, s := range plan {
+		plan[i].drop = s.drop.Difference(held(found, s.cgroup))
+		dropped = dropped.Union(plan[i].drop)
 	}
 	slices.SortFunc(plan, func(a, b surplus) int {
 		return cmp.Or(strings.Count(b.cgroup, "/")-strings.Count(a.cgroup, "/"), strings.Compare(a.cgroup, b.cgroup))
 	})
-	lost, err := t.findLost(dropped)
+	lost, err := t.findLost(dropped, found)
 	if err != nil {
 		return err
 	}
 	for _, s := range plan {
-		if s.drop.IsSubsetOf(lost) {
+		drop := s.drop.Difference(lost)
+		if drop.IsEmpty() {
 			continue
 		}
-		keep := s.keep.Union(s.drop.Intersection(lost))
-		if err := t.write(s.cgroup, exclusiveFile, keep.String()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := t.write(s.cgroup, exclusiveFile, s.have.Difference(drop).String()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
@@ -106,24 +116,18 @@ func (t *Tree) surplus(cgroup string, live []Partition) (surplus, error) {
 	if err != nil || isPartition(state) {
 		return surplus{}, err
 	}
-	held, err := t.held(cgroup)
-	drop = drop.Difference(held)
-	return surplus{cgroup, have.Difference(drop), drop}, err
+	return surplus{cgroup, have, drop}, nil
 }
 
-// findLost are those of the CPUs that are online, and that neither the root nor a
-// partition has.
-func (t *Tree) findLost(cpus topology.CPUSet) (topology.CPUSet, error) {
+// findLost are those of the CPUs that are online, and that neither the root nor one
+// of the partitions has.
+func (t *Tree) findLost(cpus topology.CPUSet, found map[string]topology.CPUSet) (topology.CPUSet, error) {
 	missing, err := t.missing(cpus)
 	if err != nil || missing.IsEmpty() {
 		return missing, err
 	}
-	held, err := t.held(top)
-	if err != nil {
-		return held, err
-	}
 	online, err := t.files.online()
-	return missing.Difference(held).Intersection(online), err
+	return missing.Difference(held(found, top)).Intersection(online), err
 }
 
 // defuse makes a cgroup a member whose partition the kernel calls invalid while it

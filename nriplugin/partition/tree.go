@@ -196,14 +196,15 @@ func (t *Tree) walk(cgroup, file string, visit func(cgroup string, cpus topology
 	return nil
 }
 
-// held are the CPUs of all partitions in the cgroup.
-func (t *Tree) held(cgroup string) (topology.CPUSet, error) {
-	found, err := t.partitions(cgroup)
+// held are the CPUs of those of the partitions that are in the cgroup.
+func held(found map[string]topology.CPUSet, cgroup string) topology.CPUSet {
 	var cpus topology.CPUSet
-	for _, c := range found {
-		cpus = cpus.Union(c)
+	for c, has := range found {
+		if below(c, cgroup) {
+			cpus = cpus.Union(has)
+		}
 	}
-	return cpus, err
+	return cpus
 }
 
 // Tidy takes the CPUs from the cgroups above the partitions that no partition in
