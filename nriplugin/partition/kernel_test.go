@@ -640,7 +640,10 @@ func TestKernelCPUsOffline(t *testing.T) {
 	}
 	online(5, "0")
 	m.broken(p, "invalid")
-	t.Log(m.Check(p))
+	if err := m.Tidy(t.Context(), []Partition{p}); err != nil {
+		t.Error(err)
+	}
+	m.want(m.pods, exclusiveFile, "4-5")
 	m.refused(m.Activate(t.Context(), p, nil), "4-5")
 	online(4, "1")
 	m.refused(m.Activate(t.Context(), p, nil), "5")
