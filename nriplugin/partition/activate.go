@@ -21,8 +21,8 @@ import (
 // need. When it fails, all is as before: a partition that was in force is again,
 // one that was not is none at all. What could not be put back is in the error.
 func (t *Tree) Activate(ctx context.Context, p Partition, live []Partition) error {
-	live, err := p.among(live)
-	if err != nil {
+	live = p.others(live)
+	if err := p.fits(live); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
@@ -30,12 +30,9 @@ func (t *Tree) Activate(ctx context.Context, p Partition, live []Partition) erro
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	err = t.check(p)
+	err := t.check(p)
 	if _, broken := errors.AsType[*BrokenError](err); !broken {
 		return err
-	}
-	if !t.lost.IsEmpty() {
-		return &LostError{t.lost}
 	}
 	if err := t.refuseSiblings(p); err != nil {
 		return err
@@ -70,10 +67,10 @@ func (t *Tree) Activate(ctx context.Context, p Partition, live []Partition) erro
 // has, and gives the CPUs back to the host. live are the partitions that exist
 // otherwise. A cgroup that is gone is no error.
 func (t *Tree) Deactivate(ctx context.Context, p Partition, live []Partition) error {
-	live, err := p.among(live)
-	if err != nil {
+	if err := p.validate(); err != nil {
 		return err
 	}
+	live = p.others(live)
 	if err := ctx.Err(); err != nil {
 		return err
 	}

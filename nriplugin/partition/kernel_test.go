@@ -482,6 +482,9 @@ func TestKernelSecondClaimant(t *testing.T) {
 	m.refused(m.Activate(t.Context(), second, []Partition{first}), "6-7", first.Cgroup)
 	t.Log("nobody told of the first")
 	m.refused(m.Activate(t.Context(), second, nil), "6-7", first.Cgroup)
+	if err := m.Deactivate(t.Context(), second, []Partition{first}); err != nil {
+		t.Error(err)
+	}
 	if err := m.Check(first); err != nil {
 		t.Error(err)
 	}

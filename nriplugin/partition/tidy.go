@@ -97,8 +97,7 @@ func (t *Tree) clean(cgroups []string, live []Partition) error {
 		}
 	}
 	if !lost.IsEmpty() {
-		t.lost = t.lost.Union(lost)
-		return &LostError{t.lost}
+		return &LostError{lost}
 	}
 	return nil
 }

@@ -24,8 +24,6 @@ type Tree struct {
 	roots map[string]bool
 	// prepared are cgroups that were to pass CPUs down.
 	prepared map[string]bool
-	// lost are the CPUs of a LostError. Only a boot brings them back.
-	lost topology.CPUSet
 }
 
 // Open finds out whether the hierarchy whose mount is at this folder can have
@@ -109,7 +107,8 @@ func (t *Tree) Roots(cgroups ...string) {
 
 // Check returns nil while the partition holds: also while some of its CPUs are
 // offline. It returns a *BrokenError when it does not, and fs.ErrNotExist when the
-// cgroup is gone.
+// cgroup is gone. A broken one is to be mended with Activate or ended with Deactivate
+// before its cgroup is removed: see LostError.
 func (t *Tree) Check(p Partition) error {
 	if err := p.validate(); err != nil {
 		return err
