@@ -21,8 +21,8 @@ import (
 // need. When it fails, all is as before: a partition that was in force is again,
 // one that was not is none at all. What could not be put back is in the error.
 func (t *Tree) Activate(ctx context.Context, p Partition, live []Partition) error {
-	live, err := p.among(live)
-	if err != nil {
+	live = p.others(live)
+	if err := p.fits(live); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
@@ -30,7 +30,7 @@ func (t *Tree) Activate(ctx context.Context, p Partition, live []Partition) erro
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	err = t.check(p)
+	err := t.check(p)
 	if _, broken := errors.AsType[*BrokenError](err); !broken {
 		return err
 	}
@@ -42,19 +42,23 @@ func (t *Tree) Activate(ctx context.Context, p Partition, live []Partition) erro
 		return err
 	}
 	t.remember(p.Cgroup)
-	if err := t.reclaim(ctx, p, before, live); err != nil {
+	if err := t.reclaim(p, before, live); err != nil {
 		return err
 	}
 	all := append(slices.Clone(live), p)
-	err = t.prepare(ctx, p, all)
+	// Here it shows whether the kernel has lost CPUs, before anything is changed.
+	if err := t.clean(ancestors(p.Cgroup), all); err != nil {
+		return err
+	}
+	err = t.prepare(p, all)
 	if err == nil {
 		err = t.enter(p)
 	}
 	if err == nil {
-		err = t.clean(ctx, ancestors(p.Cgroup), all, topology.CPUSet{})
+		err = t.clean(ancestors(p.Cgroup), all)
 	}
 	if err != nil {
-		return errors.Join(err, t.putBack(ctx, before, p, live))
+		return errors.Join(err, t.putBack(before, p, live))
 	}
 	return nil
 }
@@ -63,10 +67,10 @@ func (t *Tree) Activate(ctx context.Context, p Partition, live []Partition) erro
 // has, and gives the CPUs back to the host. live are the partitions that exist
 // otherwise. A cgroup that is gone is no error.
 func (t *Tree) Deactivate(ctx context.Context, p Partition, live []Partition) error {
-	live, err := p.among(live)
-	if err != nil {
+	if err := p.validate(); err != nil {
 		return err
 	}
+	live = p.others(live)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -76,12 +80,12 @@ func (t *Tree) Deactivate(ctx context.Context, p Partition, live []Partition) er
 	if err := t.leave(p.Cgroup); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return t.clean(ctx, ancestors(p.Cgroup), live, p.CPUs)
+	return t.clean(ancestors(p.Cgroup), live)
 }
 
 // refuseSiblings looks for cgroups of the same parent that ask for CPUs of the
-// partition. The kernel would call the partition invalid, and may lose its CPUs:
-// seen on 6.12, where it gives them back to the parent instead of to the root.
+// partition. The kernel would call the partition invalid, and may lose its CPUs: see
+// LostError.
 func (t *Tree) refuseSiblings(p Partition) error {
 	siblings, err := t.files.children(path.Dir(p.Cgroup))
 	if err != nil {
@@ -134,9 +138,10 @@ func (t *Tree) leaf(cgroup string) (leaf, error) {
 	return l, err
 }
 
-// reclaim sees that the host has the CPUs that the partition does not have yet. It
-// brings back what the kernel has lost.
-func (t *Tree) reclaim(ctx context.Context, p Partition, before leaf, live []Partition) error {
+// reclaim sees that the host has the CPUs that the partition does not have yet. What
+// the kernel keeps from everyone since it called the partition invalid comes back
+// when it is ended.
+func (t *Tree) reclaim(p Partition, before leaf, live []Partition) error {
 	missing, err := t.missing(p.CPUs.Difference(before.held))
 	if err != nil || missing.IsEmpty() {
 		return err
@@ -157,7 +162,7 @@ func (t *Tree) reclaim(ctx context.Context, p Partition, before leaf, live []Par
 		if err := t.leave(p.Cgroup); err != nil {
 			return err
 		}
-		if err := t.clean(ctx, ancestors(p.Cgroup), live, missing); err != nil {
+		if err := t.clean(ancestors(p.Cgroup), live); err != nil {
 			return err
 		}
 		if missing, err = t.missing(missing); err != nil || missing.IsEmpty() {
@@ -180,38 +185,39 @@ func (t *Tree) missing(cpus topology.CPUSet) (topology.CPUSet, error) {
 // prepare lets the cgroups above the partition pass down what the partitions in them
 // need, from the top. They keep what they have: a partition may be in there that is
 // in force.
-func (t *Tree) prepare(ctx context.Context, p Partition, all []Partition) error {
+func (t *Tree) prepare(p Partition, all []Partition) error {
 	tidied := false
 	for _, dir := range ancestors(p.Cgroup) {
-		have, err := t.set(dir, exclusiveFile)
-		if err != nil {
-			return err
-		}
-		want := have.Union(need(dir, all))
-		if want.Equals(have) {
-			continue
-		}
-		state, err := t.text(dir, stateFile)
-		if err != nil {
-			return err
-		}
-		if state != member {
-			return &SettingError{Cgroup: dir, File: stateFile, Value: state, Err: errors.New("a partition inside of a partition is not supported"), Remedy: "make it a member"}
-		}
-		err = t.write(dir, exclusiveFile, want.String())
+		err := t.pass(dir, need(dir, all))
 		if errors.Is(err, unix.EINVAL) && !tidied {
 			// A cgroup beside it may have kept CPUs of a container that is gone.
 			tidied = true
-			if err := t.tidy(ctx, all); err != nil {
+			if err := t.tidy(all); err != nil {
 				return err
 			}
-			err = t.write(dir, exclusiveFile, want.String())
+			err = t.pass(dir, need(dir, all))
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// pass lets a cgroup pass these CPUs down too.
+func (t *Tree) pass(cgroup string, cpus topology.CPUSet) error {
+	have, err := t.set(cgroup, exclusiveFile)
+	if err != nil || cpus.IsSubsetOf(have) {
+		return err
+	}
+	state, err := t.text(cgroup, stateFile)
+	if err != nil {
+		return err
+	}
+	if state != member {
+		return &SettingError{Cgroup: cgroup, File: stateFile, Value: state, Err: errors.New("a partition inside of a partition is not supported"), Remedy: "make it a member"}
+	}
+	return t.write(cgroup, exclusiveFile, have.Union(cpus).String())
 }
 
 // enter makes the cgroup the partition, and reads back whether it is.
@@ -252,14 +258,8 @@ func (t *Tree) enter(p Partition) error {
 
 // leave makes a cgroup a member that asks for no exclusive CPUs.
 func (t *Tree) leave(cgroup string) error {
-	state, err := t.text(cgroup, stateFile)
-	if err != nil {
+	if err := t.end(cgroup); err != nil {
 		return err
-	}
-	if state != member {
-		if err := t.write(cgroup, stateFile, member); err != nil {
-			return err
-		}
 	}
 	exclusive, err := t.set(cgroup, exclusiveFile)
 	if err != nil || exclusive.IsEmpty() {
@@ -268,18 +268,35 @@ func (t *Tree) leave(cgroup string) error {
 	return t.write(cgroup, exclusiveFile, "")
 }
 
-// putBack undoes what Activate did. It goes on after an error, also after the end of
-// the context.
-func (t *Tree) putBack(ctx context.Context, before leaf, p Partition, live []Partition) error {
-	ctx = context.WithoutCancel(ctx)
+// end makes a cgroup a member. Of its CPUs the kernel gives back only those that the
+// cgroups above still pass down.
+func (t *Tree) end(cgroup string) error {
+	state, err := t.text(cgroup, stateFile)
+	if err != nil || state == member {
+		return err
+	}
+	cpus, err := t.set(cgroup, grantedFile)
+	if err != nil {
+		return err
+	}
+	for _, dir := range ancestors(cgroup) {
+		if err := t.pass(dir, cpus); err != nil {
+			return err
+		}
+	}
+	return t.write(cgroup, stateFile, member)
+}
+
+// putBack undoes what Activate did. It goes on after an error.
+func (t *Tree) putBack(before leaf, p Partition, live []Partition) error {
 	if isPartition(before.state) {
 		was := Partition{Cgroup: p.Cgroup, CPUs: before.held, Kind: Kind(before.state)}
 		err := t.enter(was)
 		if err == nil {
 			live = append(slices.Clone(live), was)
-			return undone(p, t.clean(ctx, ancestors(p.Cgroup), live, p.CPUs))
+			return undone(p, t.clean(ancestors(p.Cgroup), live))
 		}
-		return errors.Join(undone(p, err), t.putBack(ctx, leaf{state: member, cpus: before.cpus}, p, live))
+		return errors.Join(undone(p, err), t.putBack(leaf{state: member, cpus: before.cpus}, p, live))
 	}
 	err := t.leave(p.Cgroup)
 	if err == nil {
@@ -288,7 +305,7 @@ func (t *Tree) putBack(ctx context.Context, before leaf, p Partition, live []Par
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
-	return undone(p, errors.Join(err, t.clean(ctx, ancestors(p.Cgroup), live, p.CPUs)))
+	return undone(p, errors.Join(err, t.clean(ancestors(p.Cgroup), live)))
 }
 
 // putBackCPUs restores cpuset.cpus. The kernel refuses to empty it while there are

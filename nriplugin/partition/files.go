@@ -44,8 +44,8 @@ type files interface {
 	// children are the paths of the cgroups right in this one.
 	children(cgroup string) ([]string, error)
 	exists(cgroup string) (bool, error)
-	mkdir(cgroup string) error
-	rmdir(cgroup string) error
+	// online are the CPUs that the kernel runs on.
+	online() (topology.CPUSet, error)
 }
 
 // mounted are the files below the folder of a mount: no link leads out of it.
@@ -107,8 +107,20 @@ func (m mounted) exists(cgroup string) (bool, error) {
 	return err == nil, err
 }
 
-func (m mounted) mkdir(cgroup string) error { return m.root.Mkdir(cgroup, 0o755) }
-func (m mounted) rmdir(cgroup string) error { return m.root.Remove(cgroup) }
+// onlineFile is the same in every container.
+const onlineFile = "/sys/devices/system/cpu/online"
+
+func (mounted) online() (topology.CPUSet, error) {
+	data, err := os.ReadFile(onlineFile)
+	if err != nil {
+		return topology.CPUSet{}, fmt.Errorf("find out which CPUs are online: %w", err)
+	}
+	cpus, err := topology.ParseCPUSet(string(data))
+	if err != nil {
+		return cpus, fmt.Errorf("%s: %w", onlineFile, err)
+	}
+	return cpus, nil
+}
 
 var errNoCpuset = errors.New("there is no such file")
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/topolet/topolet/topology"
@@ -17,7 +18,7 @@ const (
 	// Root balances the load over the partition's CPUs.
 	Root Kind = "root"
 	// Isolated does not: each thread stays where it was put. It is for workloads
-	// that pin their threads, and the only kind for CPUs isolated at boot.
+	// that pin their threads. Kernels may want it of CPUs isolated at boot.
 	Isolated Kind = "isolated"
 )
 
@@ -45,26 +46,26 @@ func (p Partition) validate() error {
 	return nil
 }
 
-// among refuses a partition that cannot be beside the live ones, and returns those
-// without itself.
-func (p Partition) among(live []Partition) ([]Partition, error) {
+// others are the live partitions without this one.
+func (p Partition) others(live []Partition) []Partition {
+	return slices.DeleteFunc(slices.Clone(live), func(l Partition) bool { return l.Cgroup == p.Cgroup })
+}
+
+// fits refuses a partition that cannot be beside the others.
+func (p Partition) fits(others []Partition) error {
 	if err := p.validate(); err != nil {
-		return nil, err
+		return err
 	}
-	var others []Partition
-	for _, l := range live {
-		switch {
-		case l.Cgroup == p.Cgroup:
-			continue
-		case l.CPUs.Intersects(p.CPUs):
-			return nil, fmt.Errorf("partition of cgroup %s: CPUs %s are also of the partition %s: a CPU can be in one only",
+	for _, l := range others {
+		if l.CPUs.Intersects(p.CPUs) {
+			return fmt.Errorf("partition of cgroup %s: CPUs %s are also of the partition %s: a CPU can be in one only",
 				p.Cgroup, l.CPUs.Intersection(p.CPUs), l.Cgroup)
-		case below(l.Cgroup, p.Cgroup) || below(p.Cgroup, l.Cgroup):
-			return nil, fmt.Errorf("partition of cgroup %s: the partition %s is in the same branch: name containers' cgroups", p.Cgroup, l.Cgroup)
 		}
-		others = append(others, l)
+		if below(l.Cgroup, p.Cgroup) || below(p.Cgroup, l.Cgroup) {
+			return fmt.Errorf("partition of cgroup %s: the partition %s is in the same branch: name containers' cgroups", p.Cgroup, l.Cgroup)
+		}
 	}
-	return others, nil
+	return nil
 }
 
 // top is the root of the hierarchy.
@@ -130,6 +131,21 @@ func (e *BrokenError) Error() string {
 	return fmt.Sprintf("cgroup %s: %s is %q, want %q with CPUs %s: %s", p.Cgroup, stateFile, e.State, p.Kind, p.CPUs, remedyOf(e.State))
 }
 
+// LostError says that the kernel keeps CPUs from everyone, for a partition whose
+// cgroup is gone.
+//
+// Kernels that keep remote partitions in a list (seen on 6.12) call a partition
+// invalid when a cgroup of the same parent asks for some of its CPUs, and leave it in
+// that list. Made a member, it leaves the list and the CPUs go back to the host.
+// Removed instead, it stays in the list as freed memory: from then on the end of
+// another partition, or the next one that is activated, can crash the kernel. So while
+// this is found in the cgroups above a partition, it is not activated.
+type LostError struct{ CPUs topology.CPUSet }
+
+func (e *LostError) Error() string {
+	return fmt.Sprintf("the kernel has lost CPUs %s with the cgroup of a partition that it had called invalid, and its list of partitions may be damaged: drain the node and boot it again", e.CPUs)
+}
+
 // remedyOf knows the reasons that the kernel gives (perr_strings in
 // kernel/cgroup/cpuset.c).
 func remedyOf(state string) string {
@@ -143,6 +159,9 @@ func remedyOf(state string) string {
 		if strings.Contains(state, r.reason) {
 			return r.remedy
 		}
+	}
+	if strings.Contains(state, "invalid") {
+		return "see that no other container of the pod has one of these CPUs in its cpuset, and activate it again or end it before the container does"
 	}
 	return "activate it again"
 }

@@ -2,7 +2,6 @@ package partition
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,18 +9,11 @@ import (
 	"slices"
 	"strings"
 
-	"k8s.io/klog/v2"
-
 	"github.com/topolet/topolet/topology"
 )
 
-// recovery is the cgroup with which lost CPUs are brought back. It exists for that
-// moment only. One that is there before was left by a crash, and its cpuset.cpus
-// are still to be brought back.
-const recovery = "topolet-cpu-recovery"
-
 // tidy cleans everything that this tree knows of.
-func (t *Tree) tidy(ctx context.Context, live []Partition) error {
+func (t *Tree) tidy(live []Partition) error {
 	dirs := map[string]bool{}
 	for dir := range t.prepared {
 		there, err := t.files.exists(dir)
@@ -41,26 +33,28 @@ func (t *Tree) tidy(ctx context.Context, live []Partition) error {
 		err := t.walk(root, exclusiveFile, func(cgroup string, _ topology.CPUSet) (bool, error) {
 			dirs[cgroup] = true
 			// What is in a container's cgroup is the container's.
-			return !slices.ContainsFunc(live, func(p Partition) bool { return p.Cgroup == cgroup }), nil
+			descend := !slices.ContainsFunc(live, func(p Partition) bool { return p.Cgroup == cgroup })
+			return descend, t.defuse(cgroup)
 		})
 		if err != nil {
 			return err
 		}
 	}
-	return t.clean(ctx, slices.Collect(maps.Keys(dirs)), live, topology.CPUSet{})
+	return t.clean(slices.Collect(maps.Keys(dirs)), live)
 }
 
 // surplus is what a cgroup could pass down and nobody needs.
 type surplus struct {
 	cgroup     string
-	keep, drop topology.CPUSet
+	have, drop topology.CPUSet
 }
 
 // clean takes from the cgroups what neither the live partitions nor any other in
 // force in them need, from the bottom: a crash leaves what the next call can find.
-// The suspects, and what it takes away, are given back to the host if the kernel
-// has lost them.
-func (t *Tree) clean(ctx context.Context, cgroups []string, live []Partition, suspects topology.CPUSet) error {
+//
+// CPUs that the kernel has lost stay where they are: taking them away would make it
+// walk the list that is damaged.
+func (t *Tree) clean(cgroups []string, live []Partition) error {
 	var plan []surplus
 	for _, c := range cgroups {
 		s, err := t.surplus(c, live)
@@ -72,35 +66,40 @@ func (t *Tree) clean(ctx context.Context, cgroups []string, live []Partition, su
 		}
 		if !s.drop.IsEmpty() {
 			plan = append(plan, s)
-			suspects = suspects.Union(s.drop)
 		}
+	}
+	if len(plan) == 0 {
+		return nil
+	}
+	found, err := t.partitions(top)
+	if err != nil {
+		return err
+	}
+	var dropped topology.CPUSet
+	for i, s := range plan {
+		plan[i].drop = s.drop.Difference(held(found, s.cgroup))
+		dropped = dropped.Union(plan[i].drop)
 	}
 	slices.SortFunc(plan, func(a, b surplus) int {
 		return cmp.Or(strings.Count(b.cgroup, "/")-strings.Count(a.cgroup, "/"), strings.Compare(a.cgroup, b.cgroup))
 	})
-	noted, err := t.set(recovery, cpusFile)
-	interrupted := err == nil
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	lost, err := t.lost(suspects.Union(noted), live)
+	lost, err := t.findLost(dropped, found)
 	if err != nil {
 		return err
 	}
-	if !lost.IsEmpty() {
-		if err := t.note(lost); err != nil {
-			return err
-		}
-	}
 	for _, s := range plan {
-		if err := t.write(s.cgroup, exclusiveFile, s.keep.String()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		drop := s.drop.Difference(lost)
+		if drop.IsEmpty() {
+			continue
+		}
+		if err := t.write(s.cgroup, exclusiveFile, s.have.Difference(drop).String()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	if lost.IsEmpty() && !interrupted {
-		return nil
+	if !lost.IsEmpty() {
+		return &LostError{lost}
 	}
-	return t.bringBack(ctx, lost)
+	return nil
 }
 
 func (t *Tree) surplus(cgroup string, live []Partition) (surplus, error) {
@@ -116,67 +115,34 @@ func (t *Tree) surplus(cgroup string, live []Partition) (surplus, error) {
 	if err != nil || isPartition(state) {
 		return surplus{}, err
 	}
-	held, err := t.held(cgroup)
-	drop = drop.Difference(held)
-	return surplus{cgroup, have.Difference(drop), drop}, err
+	return surplus{cgroup, have, drop}, nil
 }
 
-// lost are those of the CPUs that neither the root nor a partition has, and that no
-// live partition is to have. Offline ones look the same.
-func (t *Tree) lost(suspects topology.CPUSet, live []Partition) (topology.CPUSet, error) {
-	missing, err := t.missing(suspects.Difference(need(top, live)))
+// findLost are those of the CPUs that are online, and that neither the root nor one
+// of the partitions has.
+func (t *Tree) findLost(cpus topology.CPUSet, found map[string]topology.CPUSet) (topology.CPUSet, error) {
+	missing, err := t.missing(cpus)
 	if err != nil || missing.IsEmpty() {
 		return missing, err
 	}
-	held, err := t.held(top)
-	return missing.Difference(held), err
+	online, err := t.files.online()
+	return missing.Difference(held(found, top)).Intersection(online), err
 }
 
-// note makes the cgroup for the recovery, so that a crash from here on is found.
-func (t *Tree) note(lost topology.CPUSet) error {
-	if err := t.files.mkdir(recovery); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("bring the lost CPUs %s back: %w", lost, err)
+// defuse makes a cgroup a member whose partition the kernel calls invalid while it
+// keeps the CPUs from everyone: see LostError for what comes of it otherwise.
+func (t *Tree) defuse(cgroup string) error {
+	state, err := t.text(cgroup, stateFile)
+	if err != nil || state == member || isPartition(state) {
+		return err
 	}
-	return t.write(recovery, cpusFile, lost.String())
-}
-
-// bringBack makes the noted CPUs a partition and ends it: then they go to the root,
-// whoever had them. It leaves no cgroup behind.
-func (t *Tree) bringBack(ctx context.Context, lost topology.CPUSet) error {
-	var online topology.CPUSet
-	var err error
-	if !lost.IsEmpty() {
-		online, err = t.cycle(lost)
-	}
-	err = errors.Join(err, t.write(recovery, stateFile, member), t.files.rmdir(recovery))
-	if err == nil && !online.IsEmpty() {
-		var still topology.CPUSet
-		if still, err = t.missing(online); err == nil && !still.IsEmpty() {
-			err = fmt.Errorf("the root does not have CPUs %s", still)
-		}
-	}
+	granted, err := t.set(cgroup, grantedFile)
 	if err != nil {
-		return fmt.Errorf("bring the lost CPUs %s back: %w: reboot the machine to have them again", lost, err)
+		return err
 	}
-	if !online.IsEmpty() {
-		klog.FromContext(ctx).Info("Gave CPUs back to the host that the kernel had kept from everyone", "cpus", online)
+	missing, err := t.missing(granted)
+	if err != nil || missing.IsEmpty() {
+		return err
 	}
-	return nil
-}
-
-// cycle makes the recovery's cgroup a partition, and returns its CPUs that are
-// online. An isolated one: of that kind the lost ones may have been.
-func (t *Tree) cycle(lost topology.CPUSet) (topology.CPUSet, error) {
-	if err := t.write(recovery, stateFile, string(Isolated)); err != nil {
-		return topology.CPUSet{}, err
-	}
-	state, err := t.text(recovery, stateFile)
-	if err != nil {
-		return topology.CPUSet{}, err
-	}
-	if state != string(Isolated) {
-		return topology.CPUSet{}, &BrokenError{Partition{recovery, lost, Isolated}, state}
-	}
-	effective, err := t.set(recovery, effectiveFile)
-	return effective.Intersection(lost), err
+	return t.end(cgroup)
 }

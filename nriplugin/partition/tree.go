@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -106,7 +107,8 @@ func (t *Tree) Roots(cgroups ...string) {
 
 // Check returns nil while the partition holds: also while some of its CPUs are
 // offline. It returns a *BrokenError when it does not, and fs.ErrNotExist when the
-// cgroup is gone.
+// cgroup is gone. A broken one is to be mended with Activate or ended with Deactivate
+// before its cgroup is removed: see LostError.
 func (t *Tree) Check(p Partition) error {
 	if err := p.validate(); err != nil {
 		return err
@@ -135,7 +137,17 @@ func (t *Tree) check(p Partition) error {
 	if !granted.Equals(p.CPUs) || effective.IsEmpty() || !effective.IsSubsetOf(p.CPUs) {
 		return &BrokenError{p, fmt.Sprintf("%s with CPUs %s, of which it uses %s", state, granted, effective)}
 	}
-	return nil
+	parent := path.Dir(p.Cgroup)
+	if parent == top {
+		return nil
+	}
+	// The partition outlives the emptying of a cgroup above it, but at its end the
+	// kernel does not give its CPUs back: seen on 6.12.
+	passed, err := t.set(parent, grantedFile)
+	if err == nil && !p.CPUs.IsSubsetOf(passed) {
+		err = &BrokenError{p, fmt.Sprintf("%s with CPUs %s, of which its parent passes %s down", state, granted, passed)}
+	}
+	return err
 }
 
 // partitions are the CPUs of the partitions that are in force in the cgroup, by
@@ -183,14 +195,15 @@ func (t *Tree) walk(cgroup, file string, visit func(cgroup string, cpus topology
 	return nil
 }
 
-// held are the CPUs of all partitions in the cgroup.
-func (t *Tree) held(cgroup string) (topology.CPUSet, error) {
-	found, err := t.partitions(cgroup)
+// held are the CPUs of those of the partitions that are in the cgroup.
+func held(found map[string]topology.CPUSet, cgroup string) topology.CPUSet {
 	var cpus topology.CPUSet
-	for _, c := range found {
-		cpus = cpus.Union(c)
+	for c, has := range found {
+		if below(c, cgroup) {
+			cpus = cpus.Union(has)
+		}
 	}
-	return cpus, err
+	return cpus
 }
 
 // Tidy takes the CPUs from the cgroups above the partitions that no partition in
@@ -198,8 +211,9 @@ func (t *Tree) held(cgroup string) (topology.CPUSet, error) {
 // trees and the cgroups above them and above the live partitions. A partition that
 // is in force is left alone, also when it is not among the live ones.
 //
-// CPUs that were in what it tidies, and that the kernel has lost, are given back to
-// the host.
+// A partition that the kernel calls invalid while it keeps its CPUs from everyone is
+// ended: these go back to the host. If the cgroup is gone already, the error is a
+// *LostError.
 func (t *Tree) Tidy(ctx context.Context, live []Partition) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -212,7 +226,7 @@ func (t *Tree) Tidy(ctx context.Context, live []Partition) error {
 		}
 		t.remember(p.Cgroup)
 	}
-	return t.tidy(ctx, live)
+	return t.tidy(live)
 }
 
 // remember keeps where to tidy up after a partition of this cgroup.

@@ -65,6 +65,7 @@ func TestNUMAMachine(t *testing.T) {
 	})
 	t.Logf("devices published %.1f s after the start", time.Since(begin).Seconds())
 
+	t.Run("the kernel has partitions as topolet makes them", func(t *testing.T) { partitionsOnKernel(t, node) })
 	t.Run("each claim is whole cores of one NUMA node, of one L3 group if one has room", func(t *testing.T) {
 		for _, tc := range []struct {
 			name  string

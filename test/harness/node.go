@@ -116,7 +116,7 @@ func (g guest) Run(ctx context.Context, argv ...string) (string, error) {
 		return "", fmt.Errorf("%s: %w", strings.Join(argv, " "), err)
 	}
 	if result.ExitCode != 0 {
-		return "", fmt.Errorf("%s: exit code %d: %s", strings.Join(argv, " "), result.ExitCode, result.Stderr)
+		return "", fmt.Errorf("%s: exit code %d: %s%s", strings.Join(argv, " "), result.ExitCode, result.Stdout, result.Stderr)
 	}
 	return result.Stdout, nil
 }

@@ -2,7 +2,7 @@
 // small HTTP server in the guest, and its client.
 //
 //	GET  /files/PATH  the content of a file; of a folder, its entries as JSON
-//	PUT  /files/PATH  writes a file in one piece; a new one is a regular file
+//	PUT  /files/PATH  writes a file in one piece; a new one can be run
 //	POST /exec        runs a program: Command in, Result out
 //	POST /kill        sends a signal to a component or a process: Kill in
 //
