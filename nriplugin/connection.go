@@ -47,10 +47,10 @@ func (c connection) run(ctx context.Context) {
 	for {
 		started := time.Now()
 		err := c.session(ctx)
+		c.lost(err)
 		if ctx.Err() != nil {
 			return
 		}
-		c.lost(err)
 		if time.Since(started) > time.Minute {
 			backoff = fresh()
 		}

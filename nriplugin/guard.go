@@ -40,6 +40,7 @@ type Guard struct {
 
 	mu       sync.Mutex
 	notReady error
+	active   *Plugin
 }
 
 // NewGuard returns a guard that connects to the runtime's NRI socket.
@@ -76,18 +77,18 @@ func (g *Guard) setReady(missing error) {
 	g.notReady = missing
 }
 
-// Configure subscribes to the event that tells most. A runtime ends the connection
+// Configure subscribes to the event of a creation that tells most. A runtime ends the connection
 // of a plugin that asks for events it does not know.
 func (g *Guard) Configure(ctx context.Context, _, runtime, runtimeVersion string) (api.EventMask, error) {
 	var events api.EventMask
 	inferred, err := api.InferVersionFromRuntime(runtime, runtimeVersion)
 	if v, parseErr := version.ParseSemantic(inferred); err == nil && parseErr == nil && v.AtLeast(validationVersion) {
-		events.Set(api.Event_VALIDATE_CONTAINER_ADJUSTMENT)
+		events.Set(api.Event_VALIDATE_CONTAINER_ADJUSTMENT, api.Event_START_CONTAINER)
 		return events, nil
 	}
 	klog.FromContext(ctx).Info("The container runtime does not tell who sets a container's CPUs: the guard lets containers with CPUs from others pass",
 		"runtime", runtime, "version", runtimeVersion)
-	events.Set(api.Event_CREATE_CONTAINER)
+	events.Set(api.Event_CREATE_CONTAINER, api.Event_START_CONTAINER)
 	return events, nil
 }
 
@@ -115,6 +116,27 @@ func (g *Guard) CreateContainer(_ context.Context, pod *api.PodSandbox, ctr *api
 		return nil, nil, nil
 	}
 	return nil, nil, g.refuse(pod, ctr)
+}
+
+// Expect has the guard refuse starts of containers from now on while this plugin is
+// not synchronised. Before, another process is active, and this one does not know
+// how it fares.
+func (g *Guard) Expect(active *Plugin) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.active = active
+}
+
+// StartContainer refuses a container that was created while a plugin was active and
+// starts when none is: nobody would read back its CPUs.
+func (g *Guard) StartContainer(_ context.Context, pod *api.PodSandbox, ctr *api.Container) error {
+	g.mu.Lock()
+	active := g.active
+	g.mu.Unlock()
+	if active == nil || active.Ready() == nil {
+		return nil
+	}
+	return g.refuse(pod, ctr)
 }
 
 func (g *Guard) refuse(pod *api.PodSandbox, ctr *api.Container) error {

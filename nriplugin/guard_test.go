@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/containerd/nri/pkg/api"
+
 	"github.com/topolet/topolet/test/expect"
 )
 
@@ -164,6 +165,35 @@ func TestWhenTheActiveConnectionIsLostContainersAreRefusedUntilItIsBack(t *testi
 			x := n.run("x", device("claim"))
 			n.wantCPUs(x, "4-5")
 			n.wantCPUs(a, "0-3,6-7")
+		})
+	}
+}
+
+func TestAContainerOfAnActivePluginThatIsGoneDoesNotStart(t *testing.T) {
+	for _, release := range []string{tellsOwners, tellsCPUs} {
+		t.Run("containerd "+release, func(t *testing.T) {
+			n, g := newGuardedNode(t, release)
+			stop := n.background(n.plugin.Run)
+			n.waitReady()
+			a, b, c, d := n.newContainer("a"), n.newContainer("b"), n.newContainer("c"), n.newContainer("d")
+			for _, created := range []*fakeContainer{a, b, c, d} {
+				if err := n.create(created); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// A standby does not know whether another process is active.
+			if err := n.start(a); err != nil {
+				t.Error(err)
+			}
+			g.Expect(n.plugin)
+			if err := n.start(b); err != nil {
+				t.Error(err)
+			}
+			stop()
+			// The first request may find the connection still listed, and fails by the
+			// active plugin's own policy.
+			expect.Error(t, n.start(c))
+			expect.Error(t, n.start(d), "no active topolet has placed container d of pod default/pod-d")
 		})
 	}
 }

@@ -88,9 +88,15 @@ func (o runOptions) validate() error {
 	return nil
 }
 
-// run restores what was granted, makes sure that the kubelet does not give away
-// the same CPUs, synchronises with the container runtime, and only then registers with the kubelet and publishes: until the node's state is
-// known, nobody can be given a CPU.
+// run starts the guard, without which containers could start unpinned while no
+// topolet is active, and waits until no other process is. Then it restores what was
+// granted, synchronises with the container runtime, and only then registers with
+// the kubelet and publishes: until the node's state is known, nobody can be given a
+// CPU. The kubelet must give no CPUs away itself.
+//
+// It ends the other way round: the kubelet is told first and the guard ends last.
+// The new process registers after the old one has unregistered, so all use the same
+// names of sockets, and one that was killed leaves none behind.
 func run(ctx context.Context, opts runOptions) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -117,17 +123,42 @@ func run(ctx context.Context, opts runOptions) error {
 		return err
 	}
 
-	unlock, err := lockStateDir(ctx, opts.stateDir)
+	policy, err := policyOf(watch.machine, config)
+	if err != nil {
+		return err
+	}
+	// A configuration that does not fit the machine must not end the active process.
+	if _, err := allocator.NewInventory(watch.machine, policy); err != nil {
+		return err
+	}
+
+	guard := nriplugin.NewGuard(opts.nriSocket)
+	kubelet := &cpuManagerGuard{socket: opts.podResourcesSocket}
+	standing := &standing{always: func() error { return errors.Join(kubelet.Ready(), guard.Ready()) }}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(guard, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	_, served, err := serveHTTP(ctx, opts.httpAddress, registry, probes{standing.alive, standing.ready})
+	if err != nil {
+		return err
+	}
+	defer func() { <-served }()
+	defer cancel()
+	if kubelet.wait(ctx, cpuManagerInterval, notes) != nil {
+		return nil // told to end meanwhile
+	}
+	defer background(ctx, guard.Run)()
+
+	unlock, err := lockStateDir(ctx, opts.stateDir, standing.by)
+	if ctx.Err() != nil {
+		return nil // told to end meanwhile
+	}
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	standing.starts()
 	store := allocator.FileStore{Path: filepath.Join(opts.stateDir, checkpointName)}
 	grants, err := loadGrants(ctx, store, notes)
-	if err != nil {
-		return err
-	}
-	policy, err := policyOf(watch.machine, config)
 	if err != nil {
 		return err
 	}
@@ -151,35 +182,21 @@ func run(ctx context.Context, opts runOptions) error {
 		return err
 	}
 	books.counted = dra.CountsClaims
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(runtime, dra, newLedgerMetrics(ledger), collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-
-	var background sync.WaitGroup
-	defer background.Wait()
-	defer cancel()
-	kubelet := &cpuManagerGuard{socket: opts.podResourcesSocket}
-	_, served, err := serveHTTP(ctx, opts.httpAddress, registry, probes{
+	registry.MustRegister(runtime, dra, newLedgerMetrics(ledger))
+	standing.active(probes{
 		// Every event of the runtime needs the ledger's lock.
 		alive: func() { ledger.Pool() },
-		ready: func() error { return errors.Join(kubelet.Ready(), runtime.Ready(), dra.Ready()) },
+		ready: func() error { return errors.Join(runtime.Ready(), dra.Ready()) },
 	})
-	if err != nil {
-		return err
-	}
-	defer func() { <-served }()
-	defer cancel()
 
-	if kubelet.wait(ctx, cpuManagerInterval, notes) != nil {
-		return nil // told to end meanwhile
-	}
-	background.Go(func() { runtime.Run(ctx) })
+	guard.Expect(runtime)
+	defer background(ctx, runtime.Run)()
 	select {
 	case <-ctx.Done():
 		return nil
 	case <-runtime.Synchronized():
 	}
-	background.Go(func() {
+	defer background(ctx, func(ctx context.Context) {
 		watch.run(ctx, watchInterval, func(m *topology.Machine) error {
 			if err := ledger.Replace(m); err != nil {
 				notes.Warn(ctx, "MachineRefused", err.Error())
@@ -189,8 +206,20 @@ func run(ctx context.Context, opts runOptions) error {
 			dra.Refresh()
 			return nil
 		})
-	})
+	})()
 	return dra.Run(ctx)
+}
+
+// background runs a function until the returned one is called, which waits for it:
+// the end of the context alone does not end it.
+func background(ctx context.Context, run func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	running.Go(func() { run(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
+	}
 }
 
 // loadConfig reads the configuration file; without one the defaults hold.
