@@ -118,25 +118,24 @@ func (g *Guard) CreateContainer(_ context.Context, pod *api.PodSandbox, ctr *api
 	return nil, nil, g.refuse(pod, ctr)
 }
 
-// Expect has the guard refuse starts of containers from now on while this plugin is
-// not synchronised. Before, another process is active, and this one does not know
-// how it fares.
-func (g *Guard) Expect(active *Plugin) {
+// StandInFor has the guard read back the CPUs of containers that start while this
+// plugin, which was synchronised once, is not connected: it has been asked about
+// them when they were created.
+func (g *Guard) StandInFor(active *Plugin) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.active = active
 }
 
-// StartContainer refuses a container that was created while a plugin was active and
-// starts when none is: nobody would read back its CPUs.
-func (g *Guard) StartContainer(_ context.Context, pod *api.PodSandbox, ctr *api.Container) error {
+// StartContainer does what the active plugin cannot do any more, or not again yet.
+func (g *Guard) StartContainer(ctx context.Context, pod *api.PodSandbox, ctr *api.Container) error {
 	g.mu.Lock()
 	active := g.active
 	g.mu.Unlock()
 	if active == nil || active.Ready() == nil {
 		return nil
 	}
-	return g.refuse(pod, ctr)
+	return active.StartContainer(ctx, pod, ctr)
 }
 
 func (g *Guard) refuse(pod *api.PodSandbox, ctr *api.Container) error {

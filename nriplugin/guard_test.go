@@ -169,31 +169,31 @@ func TestWhenTheActiveConnectionIsLostContainersAreRefusedUntilItIsBack(t *testi
 	}
 }
 
-func TestAContainerOfAnActivePluginThatIsGoneDoesNotStart(t *testing.T) {
+func TestTheGuardReadsBackInThePlaceOfAnActivePluginThatIsGone(t *testing.T) {
 	for _, release := range []string{tellsOwners, tellsCPUs} {
 		t.Run("containerd "+release, func(t *testing.T) {
 			n, g := newGuardedNode(t, release)
 			stop := n.background(n.plugin.Run)
 			n.waitReady()
-			a, b, c, d := n.newContainer("a"), n.newContainer("b"), n.newContainer("c"), n.newContainer("d")
-			for _, created := range []*fakeContainer{a, b, c, d} {
-				if err := n.create(created); err != nil {
+			g.StandInFor(n.plugin)
+			right, wrong := n.newContainer("right"), n.newContainer("wrong")
+			for _, c := range []*fakeContainer{right, wrong} {
+				if err := n.create(c); err != nil {
 					t.Fatal(err)
 				}
 			}
-			// A standby does not know whether another process is active.
-			if err := n.start(a); err != nil {
-				t.Error(err)
-			}
-			g.Expect(n.plugin)
-			if err := n.start(b); err != nil {
-				t.Error(err)
-			}
+			n.ignore("wrong") // the runtime does not take the claim's CPUs from it
+			n.grant("claim", "x", "numa-1", 2)
+			n.run("x", device("claim"))
 			stop()
-			// The first request may find the connection still listed, and fails by the
-			// active plugin's own policy.
-			expect.Error(t, n.start(c))
-			expect.Error(t, n.start(d), "no active topolet has placed container d of pod default/pod-d")
+			expect.State(t, "the active plugin to be gone", func() string {
+				return fmt.Sprint(strings.Contains(n.create(n.newContainer("y")).Error(), "no active topolet"))
+			}, "true")
+
+			expect.Error(t, n.start(wrong), "container wrong of pod default/pod-wrong is not started: it would run on CPUs 0-7 instead of 0-3,6-7")
+			if err := n.start(right); err != nil {
+				t.Error(err)
+			}
 		})
 	}
 }

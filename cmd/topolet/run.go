@@ -189,13 +189,13 @@ func run(ctx context.Context, opts runOptions) error {
 		ready: func() error { return errors.Join(runtime.Ready(), dra.Ready()) },
 	})
 
-	guard.Expect(runtime)
 	defer background(ctx, runtime.Run)()
 	select {
 	case <-ctx.Done():
 		return nil
 	case <-runtime.Synchronized():
 	}
+	guard.StandInFor(runtime)
 	defer background(ctx, func(ctx context.Context) {
 		watch.run(ctx, watchInterval, func(m *topology.Machine) error {
 			if err := ledger.Replace(m); err != nil {
