@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -23,6 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/ptr"
 
 	"github.com/topolet/topolet/draplugin"
@@ -64,6 +66,7 @@ func TestAnUpgradeLeavesNoContainerUnpinned(t *testing.T) {
 			logged := logSize(t)
 
 			c := newChurn(t, ns, held, all.Difference(held))
+			attempts := createAllTheTime(t, all.Difference(held))
 			c.wait(3)
 			upgraded := make(chan error, 1)
 			began := time.Now()
@@ -77,6 +80,7 @@ func TestAnUpgradeLeavesNoContainerUnpinned(t *testing.T) {
 			t.Logf("the upgrade took %s", time.Since(began).Round(time.Millisecond))
 			c.wait(3)
 			c.end()
+			created, refused := attempts()
 
 			fresh, err := daemon(t.Context())
 			if err != nil {
@@ -99,7 +103,10 @@ func TestAnUpgradeLeavesNoContainerUnpinned(t *testing.T) {
 			for _, gap := range withoutActive(t, logged) {
 				t.Logf("no active topolet was connected for %s", gap)
 			}
-			t.Logf("%d pods ended; the guards refused %d times", c.ended(), refusals(t, ns))
+			if refused == 0 {
+				t.Error("no container was created while no topolet was active: nothing was shown")
+			}
+			t.Logf("%d pods ended; of containers without a pod %d were created and %d refused", c.ended(), created, refused)
 		})
 	}
 }
@@ -127,12 +134,18 @@ func TestContainersAreRefusedWhileTheActiveConnectionIsLost(t *testing.T) {
 	waitEvent(t, ns, "shared", "no active topolet has placed container main of pod "+ns+"/shared: it would run on CPUs that are other containers' alone")
 	// The claim is not even prepared: topolet does not know who runs where.
 	create(t, ns, podOf("exclusive", "one"))
-	waitEvent(t, ns, "exclusive", "FailedPrepareDynamicResources")
+	waitEvent(t, ns, "exclusive", "topolet is not ready yet, the kubelet will try again")
 	if diff := cmp.Diff(before, placements(t)); diff != "" {
 		t.Errorf("CPUs -before +after:\n%s", diff)
 	}
 
 	r.cutMarked(false)
+	// The kubelet prepares a claim again after a minute and more.
+	if err := harness.Wait(t.Context(), restartLimit, "the claimed container to run", func(ctx context.Context) error {
+		return cluster.Running(ctx, ns, "exclusive", "main")
+	}); err != nil {
+		t.Fatal(err)
+	}
 	cpu := running(t, ns, "exclusive", "main").Allowed
 	if !cpu.Equals(granted(t, ns, "one")) {
 		t.Errorf("granted %s, runs on %s", granted(t, ns, "one"), cpu)
@@ -412,20 +425,64 @@ func (c *churn) ended() int {
 	return sum
 }
 
-// refusals counts how often the guards refused a container of the namespace.
-func refusals(t *testing.T, namespace string) int {
+// createAllTheTime has the runtime create containers, which never start, one after
+// the other until the returned function is called. Those that are not refused must
+// have these CPUs.
+func createAllTheTime(t *testing.T, want topology.CPUSet) (end func() (created, refused int)) {
 	t.Helper()
-	events, err := cluster.Client.CoreV1().Events(namespace).List(t.Context(), metav1.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
+	s := newSandbox(t, "hasty")
+	stop := make(chan struct{})
+	created, refused := 0, 0
+	var running sync.WaitGroup
+	running.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			id, err := s.create(fmt.Sprintf("hasty-%d", i))
+			if err != nil {
+				if !strings.Contains(err.Error(), "topolet") {
+					t.Error(err)
+				}
+				refused++
+				continue
+			}
+			created++
+			if cpus, err := s.cpus(id); err != nil || cpus != want.String() {
+				t.Errorf("a container was created with CPUs %q instead of %s: %v", cpus, want, err)
+			}
+			if _, err := s.runtime.RemoveContainer(t.Context(), &cri.RemoveContainerRequest{ContainerId: id}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return func() (int, int) {
+		close(stop)
+		running.Wait()
+		s.remove()
+		return created, refused
 	}
-	n := 0
-	for _, e := range events.Items {
-		if strings.Contains(e.Message, "no active topolet has placed") {
-			n += int(max(e.Count, 1))
+}
+
+// cpus are those that the runtime gives a container when it starts.
+func (s *sandbox) cpus(id string) (string, error) {
+	status, err := s.runtime.ContainerStatus(s.t.Context(), &cri.ContainerStatusRequest{ContainerId: id, Verbose: true})
+	if err != nil {
+		return "", err
+	}
+	var info struct {
+		RuntimeSpec struct {
+			Linux struct {
+				Resources struct {
+					CPU struct{ Cpus string }
+				}
+			}
 		}
 	}
-	return n
+	err = json.Unmarshal([]byte(status.GetInfo()["info"]), &info)
+	return info.RuntimeSpec.Linux.Resources.CPU.Cpus, err
 }
 
 func logSize(t *testing.T) int64 {
@@ -474,4 +531,45 @@ func withoutActive(t *testing.T, from int64) []time.Duration {
 		t.Error("no other plugin became active")
 	}
 	return gaps
+}
+
+// TestANodeWhoseRuntimeRequiresTopoletComesUp is about the trap in requiring a
+// plugin that itself runs in a pod.
+func TestANodeWhoseRuntimeRequiresTopoletComesUp(t *testing.T) {
+	const tolerates = "tolerate-missing-nri-plugins.noderesource.dev"
+	install(t, "podAnnotations."+strings.ReplaceAll(tolerates, ".", `\.`)+"=t")
+	defer requirePlugin(t, "topolet", tolerates)()
+	ns := namespace(t)
+	withoutDaemon(t, func() {
+		create(t, ns, podOf("plain"))
+		waitEvent(t, ns, "plain", `required plugin "topolet" not present`)
+		needed := podOf("needed")
+		needed.Annotations = map[string]string{tolerates: "true"}
+		start(t, ns, needed)
+	})
+	running(t, ns, "plain", "main")
+}
+
+// requirePlugin has containerd require a plugin of every container until the
+// returned function is called.
+func requirePlugin(t *testing.T, name, tolerates string) (restore func()) {
+	t.Helper()
+	config := filepath.Join(cluster.Var("TESTBED_STATE"), "config", "containerd.toml")
+	before, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := func(content string) {
+		if err := os.WriteFile(config, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		restartComponent(t, "containerd")
+	}
+	const validator = "default_validator]\n"
+	if !strings.Contains(string(before), validator) {
+		t.Fatalf("%s has no %q", config, validator)
+	}
+	set(strings.Replace(string(before), validator,
+		validator+fmt.Sprintf("  required_plugins = [%q]\n  tolerate_missing_plugins_annotation = %q\n", name, tolerates), 1))
+	return func() { set(string(before)) }
 }
