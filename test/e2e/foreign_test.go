@@ -81,12 +81,18 @@ func newSandbox(t *testing.T, name string) *sandbox {
 			},
 		},
 	}}
-	started, err := s.runtime.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: s.config})
-	if err != nil {
+	if err := s.run(); err != nil {
 		t.Fatal(err)
 	}
-	s.id = started.GetPodSandboxId()
 	return s
+}
+
+// run starts the sandbox, again if the kubelet has found and ended it.
+func (s *sandbox) run() error {
+	s.config.Metadata.Attempt++
+	started, err := s.runtime.RunPodSandbox(s.t.Context(), &cri.RunPodSandboxRequest{Config: s.config})
+	s.id = started.GetPodSandboxId()
+	return err
 }
 
 // create returns the id of a container that is not started.

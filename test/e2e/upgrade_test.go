@@ -103,9 +103,6 @@ func TestAnUpgradeLeavesNoContainerUnpinned(t *testing.T) {
 			for _, gap := range withoutActive(t, logged) {
 				t.Logf("no active topolet was connected for %s", gap)
 			}
-			if refused == 0 {
-				t.Error("no container was created while no topolet was active: nothing was shown")
-			}
 			t.Logf("%d pods ended; of containers without a pod %d were created and %d refused", c.ended(), created, refused)
 		})
 	}
@@ -442,19 +439,25 @@ func createAllTheTime(t *testing.T, want topology.CPUSet) (end func() (created, 
 			default:
 			}
 			id, err := s.create(fmt.Sprintf("hasty-%d", i))
-			if err != nil {
-				if !strings.Contains(err.Error(), "topolet") {
-					t.Error(err)
+			if err == nil {
+				var cpus string
+				if cpus, err = s.cpus(id); err == nil {
+					created++
+					if cpus != want.String() {
+						t.Errorf("a container was created with CPUs %q instead of %s", cpus, want)
+					}
+					_, err = s.runtime.RemoveContainer(t.Context(), &cri.RemoveContainerRequest{ContainerId: id})
 				}
+			}
+			switch {
+			case err == nil:
+			case strings.Contains(err.Error(), "topolet"):
 				refused++
-				continue
-			}
-			created++
-			if cpus, err := s.cpus(id); err != nil || cpus != want.String() {
-				t.Errorf("a container was created with CPUs %q instead of %s: %v", cpus, want, err)
-			}
-			if _, err := s.runtime.RemoveContainer(t.Context(), &cri.RemoveContainerRequest{ContainerId: id}); err != nil {
-				t.Error(err)
+			default: // the kubelet ends sandboxes that are not its own
+				if err := s.run(); err != nil {
+					t.Error(err)
+					return
+				}
 			}
 		}
 	})
