@@ -43,6 +43,9 @@ type Runtime interface {
 	// Settled returns when no change to the containers that was decided before
 	// the call is still on its way, or when the context ends.
 	Settled(ctx context.Context) error
+	// ForgetStopped takes containers of the claim out of the ledger that have
+	// stopped without the runtime's having said so.
+	ForgetStopped(claim allocator.ClaimUID)
 }
 
 // Notifier tells people what the driver cannot mend by itself. Reasons are one

@@ -2,6 +2,7 @@ package draplugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	resourceapi "k8s.io/api/resource/v1"
@@ -117,7 +118,12 @@ func (p *Plugin) UnprepareResourceClaims(ctx context.Context, claims []kubeletpl
 func (p *Plugin) unprepare(ctx context.Context, claim kubeletplugin.NamespacedObject) (err error) {
 	defer p.metrics.observe("unprepare", &err)()
 	uid := allocator.ClaimUID(claim.UID)
-	if err := p.ledger.Release(uid); err != nil {
+	err = p.ledger.Release(uid)
+	if _, inUse := errors.AsType[*allocator.InUseError](err); inUse {
+		p.runtime.ForgetStopped(uid)
+		err = p.ledger.Release(uid)
+	}
+	if err != nil {
 		return err
 	}
 	if err := p.cdi.remove(uid); err != nil {

@@ -32,6 +32,7 @@ const nodeName = "worker"
 type side struct {
 	mu                   sync.Mutex
 	notReady, notSettled error
+	stopped              func(allocator.ClaimUID)
 }
 
 func (s *side) set(notReady, notSettled error) {
@@ -50,6 +51,14 @@ func (s *side) Settled(context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.notSettled
+}
+
+func (s *side) ForgetStopped(claim allocator.ClaimUID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped != nil {
+		s.stopped(claim)
+	}
 }
 
 // notes keeps what people were told.

@@ -21,12 +21,7 @@ func TestThePluginFindsTheRuntimeAgain(t *testing.T) {
 	x, a := n.run("x", device("claim")), n.run("a")
 
 	n.stopNRI()
-	expect.State(t, "the loss to be noticed", func() string {
-		if n.plugin.Ready() == nil {
-			return "ready"
-		}
-		return "not ready"
-	}, "not ready")
+	waitLost(t, n.plugin.Ready)
 	// While the runtime is away, somebody confines a to other CPUs.
 	n.mu.Lock()
 	n.confine(a, "4-7")
@@ -67,7 +62,7 @@ func TestThePluginPausesLongerAndLonger(t *testing.T) {
 
 func TestThePluginSaysWhyItCannotConnect(t *testing.T) {
 	plugin := New(filepath.Join(t.TempDir(), "none.sock"), newLedger(t), os.DirFS(t.TempDir()), &books{}, noKernel)
-	expect.Error(t, plugin.session(t.Context()), "is it enabled in the container runtime?")
+	expect.Error(t, plugin.connection().session(t.Context()), "is it enabled in the container runtime?")
 }
 
 // dying is a runtime that ends between registration and configuration.
@@ -113,7 +108,7 @@ func TestARuntimeThatEndsDuringRegistrationIsGivenUp(t *testing.T) {
 	}()
 	plugin := New(filepath.Join(dir, "nri.sock"), newLedger(t), os.DirFS(dir), &books{}, noKernel)
 	ended := make(chan error, 1)
-	go func() { ended <- plugin.session(t.Context()) }()
+	go func() { ended <- plugin.connection().session(t.Context()) }()
 	select {
 	case err := <-ended:
 		expect.Error(t, err, "NRI connection ended")

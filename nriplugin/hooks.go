@@ -149,8 +149,9 @@ func (p *Plugin) UpdateContainer(_ context.Context, _ *api.PodSandbox, ctr *api.
 }
 
 // StopContainer forgets the container, which has stopped.
-func (p *Plugin) StopContainer(_ context.Context, _ *api.PodSandbox, ctr *api.Container) (_ []*api.ContainerUpdate, err error) {
+func (p *Plugin) StopContainer(ctx context.Context, _ *api.PodSandbox, ctr *api.Container) (_ []*api.ContainerUpdate, err error) {
 	defer p.metrics.observe("StopContainer", &err)()
+	p.kernel.end(ctx, allocator.ContainerID(ctr.GetId()))
 	p.ledger.Remove(allocator.ContainerID(ctr.GetId()))
 	p.kernel.look()
 	return p.updates(), nil

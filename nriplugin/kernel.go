@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
 	"time"
 
@@ -162,6 +163,29 @@ func (k *kernelTier) yield(ctx context.Context, newcomer allocator.ContainerID) 
 		k.note(ctx, h, holders[i].Enforcement)
 	}
 	return nil
+}
+
+// end looks once more at the partition of a container that has stopped. The kernel ends
+// a sound one with its cgroup; of a broken one it may lose the CPUs then, so that one is
+// ended before.
+func (k *kernelTier) end(ctx context.Context, id allocator.ContainerID) {
+	if k.Partitions == nil {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	holders := k.ledger.Holders()
+	i := slices.IndexFunc(holders, func(h allocator.Holder) bool { return h.ID == id })
+	if i < 0 || holders[i].Enforcement.Tier != allocator.KernelTier {
+		return
+	}
+	wanted, err := wantedOf(holders[i])
+	if err != nil || k.check(holders[i], wanted) == nil {
+		return
+	}
+	if err := k.Partitions.Deactivate(ctx, wanted, liveOf(slices.Delete(holders, i, i+1))); err != nil {
+		klog.FromContext(ctx).Error(err, "The partition of a container that has stopped could not be ended", "container", id)
+	}
 }
 
 // keep compares the kernel's partitions with those wanted, now and then and when

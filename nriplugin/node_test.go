@@ -81,14 +81,21 @@ func newLedger(t testing.TB, grants ...allocator.Grant) *allocator.Ledger {
 // connect runs the plugin until the test ends.
 func (n *node) connect() {
 	n.t.Helper()
+	n.background(n.plugin.Run)
+	n.waitReady()
+}
+
+// background runs a function until the test ends, or the returned one is called.
+func (n *node) background(run func(context.Context)) (stop func()) {
 	ctx, cancel := context.WithCancel(klog.NewContext(context.Background(), klog.Logger{}))
 	var running sync.WaitGroup
-	running.Go(func() { n.plugin.Run(ctx) })
-	n.t.Cleanup(func() {
+	running.Go(func() { run(ctx) })
+	stop = func() {
 		cancel()
 		running.Wait()
-	})
-	n.waitReady()
+	}
+	n.t.Cleanup(stop)
+	return stop
 }
 
 func (n *node) waitReady() {
@@ -96,6 +103,12 @@ func (n *node) waitReady() {
 	expect.State(n.t, "the plugin to be synchronised", func() string { return fmt.Sprint(n.plugin.Ready()) }, "<nil>")
 	// The runtime enters the plugin a moment after it has synchronised it.
 	n.nri.BlockPluginSync().Unblock()
+}
+
+// waitLost waits until a plugin notices that its connection has ended.
+func waitLost(t testing.TB, ready func() error) {
+	t.Helper()
+	expect.State(t, "the loss of the connection to be noticed", func() string { return fmt.Sprint(ready() != nil) }, "true")
 }
 
 // grant gives a claim of this name CPUs of a domain, for the pod of the

@@ -5,14 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"sync"
 	"time"
 
-	"github.com/containerd/nri/pkg/api"
 	"github.com/containerd/nri/pkg/stub"
 	"k8s.io/apimachinery/pkg/util/version"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/klog/v2"
 
 	"github.com/topolet/topolet/allocator"
@@ -24,13 +21,9 @@ const (
 	// first, and the first that sets its CPUs owns them.
 	pluginIndex = "50"
 
-	dialTimeout = 5 * time.Second
 	// retryInterval is how long after a failed update of the plugin's own accord
 	// the next one is tried.
 	retryInterval = time.Second
-	// endLimit is how long after the end of a connection the stub may take to
-	// notice.
-	endLimit = time.Second
 )
 
 // pushVersion is the first NRI version in the runtime that does not deadlock
@@ -77,7 +70,6 @@ func New(socket string, ledger *allocator.Ledger, host fs.FS, accounts Accounts,
 // Run connects to the runtime, and again with growing pauses when the connection
 // ends, until the context does.
 func (p *Plugin) Run(ctx context.Context) {
-	logger := klog.FromContext(ctx)
 	var keeper sync.WaitGroup
 	defer keeper.Wait()
 	keeper.Go(func() {
@@ -87,87 +79,11 @@ func (p *Plugin) Run(ctx context.Context) {
 			p.kernel.keep(ctx)
 		}
 	})
-	fresh := func() wait.Backoff {
-		return wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.2, Steps: 10, Cap: 10 * time.Second}
-	}
-	backoff := fresh()
-	for {
-		started := time.Now()
-		err := p.session(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		p.setNotReady(err)
-		if time.Since(started) > time.Minute {
-			backoff = fresh()
-		}
-		pause := backoff.Step()
-		logger.Error(err, "No NRI connection to the container runtime: containers with claims cannot start", "socket", p.socket, "retryIn", pause)
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
-		}
-	}
+	p.connection().run(ctx)
 }
 
-// session is one connection, from dialling to its end.
-func (p *Plugin) session(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	dialed, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "unix", p.socket)
-	if err != nil {
-		return fmt.Errorf("connect to NRI (is it enabled in the container runtime?): %w", err)
-	}
-	conn := watchedConn{dialed, cancel}
-	defer conn.Close() //nolint:errcheck // the stub has closed it, unless it hangs
-	s, err := stub.New(p,
-		stub.WithPluginName(pluginName),
-		stub.WithPluginIdx(pluginIndex),
-		stub.WithConnection(conn),
-		stub.WithOnClose(cancel),
-		stub.WithLogger(stubLogger{}),
-		// A container whose CPUs were not settled in time must not start.
-		stub.WithFailurePolicy(&api.FailurePolicy{FailRequest: true, KeepConnected: true}),
-	)
-	if err != nil {
-		return fmt.Errorf("create NRI plugin: %w", err)
-	}
-	var pusher sync.WaitGroup
-	pusher.Go(func() { p.pushUpdates(ctx, s) })
-	defer pusher.Wait()
-	defer cancel()
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	select {
-	case err = <-ended:
-	case <-ctx.Done():
-		// A stub whose runtime goes away between registration and configuration
-		// waits for the latter for ever: it is left behind.
-		select {
-		case err = <-ended:
-		case <-time.After(endLimit):
-			err = errors.New("the runtime went away during registration")
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("NRI connection ended: %w", err)
-	}
-	return errors.New("NRI connection ended")
-}
-
-// watchedConn tells when the connection can no longer be read.
-type watchedConn struct {
-	net.Conn
-	lost func()
-}
-
-func (c watchedConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if err != nil {
-		c.lost()
-	}
-	return n, err
+func (p *Plugin) connection() connection {
+	return connection{socket: p.socket, name: pluginName, index: pluginIndex, plugin: p, lost: p.setNotReady, beside: p.pushUpdates}
 }
 
 // Push asks for an update of the plugin's own accord if the ledger wants any. It

@@ -46,8 +46,9 @@ type fakeRuntime struct {
 	dir  string // of the sockets
 	v1   bool
 	all  string // CPUs of a cgroup that is not confined
-	// version is that of NRI in the runtime, when it starts.
-	version string
+	// release is the runtime's version, and version that of NRI in it, when it
+	// starts.
+	release, version string
 
 	nri   *adaptation.Adaptation
 	ended bool // what still comes is not heard
@@ -84,7 +85,7 @@ func newFakeRuntime(t testing.TB, v1 bool) *fakeRuntime {
 		t.Fatal(err)
 	}
 	r := &fakeRuntime{
-		t: t, v1: v1, dir: dir, root: t.TempDir(), all: "0-7", version: "v0.12.5",
+		t: t, v1: v1, dir: dir, root: t.TempDir(), all: "0-7", release: "v2.4.2", version: "v0.12.5",
 		pods:   map[string]*api.PodSandbox{},
 		listed: map[string]*fakeContainer{}, ignores: map[string]bool{}, refuses: map[string]bool{},
 	}
@@ -109,7 +110,7 @@ func (r *fakeRuntime) socket() string { return filepath.Join(r.dir, "nri.sock") 
 
 func (r *fakeRuntime) startNRI() {
 	r.t.Helper()
-	nri, err := adaptation.New("containerd", "v2.4.2", r.synchronize, r.updateFromPlugin,
+	nri, err := adaptation.New("containerd", r.release, r.synchronize, r.updateFromPlugin,
 		adaptation.WithSocketPath(filepath.Join(r.dir, "runtime.sock")),
 		adaptation.WithPluginPath(filepath.Join(r.dir, "none")),
 		adaptation.WithPluginConfigPath(filepath.Join(r.dir, "none")))

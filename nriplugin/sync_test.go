@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/topolet/topolet/allocator"
+	"github.com/topolet/topolet/test/expect"
 )
 
 // restart is a new process of topolet beside a runtime that goes on: the grants
@@ -123,4 +124,28 @@ func TestAContainerWithoutAPodIsAnOrphan(t *testing.T) {
 		t.Error("it is taken for the claim's")
 	}
 	n.wantCPUs(x, "4-5")
+}
+
+// The runtime told of the end before the plugin connected, and lists the container
+// as running still.
+func TestAContainerWhoseEndWasMissedDoesNotHoldItsClaim(t *testing.T) {
+	n := newOfflineNode(t, false)
+	n.grant("gone", "x", "numa-1", 2)
+	n.grant("runs", "y", "numa-0", 1)
+	stop := n.background(n.plugin.Run)
+	n.waitReady()
+	x := n.run("x", device("gone"))
+	n.run("y", device("runs"))
+	stop()
+	n.removeCgroup(x)
+	n.restart(n.ledger.Grants()...)
+
+	for _, claim := range []allocator.ClaimUID{"gone", "runs"} {
+		expect.Error(t, n.ledger.Release(claim), "is in use by container")
+		n.plugin.ForgetStopped(claim)
+	}
+	if err := n.ledger.Release("gone"); err != nil {
+		t.Error(err)
+	}
+	expect.Error(t, n.ledger.Release("runs"), "is in use by container y")
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"k8s.io/klog/v2"
 
@@ -93,6 +94,21 @@ func (p *Plugin) among(others []allocator.Entry, entry allocator.Entry) []intrud
 		}
 	}
 	return found
+}
+
+// ForgetStopped forgets the claim's containers that have no cgroup any more. It is
+// for when the kubelet says that they have stopped: containerd tells of the end of a
+// container before it lists it as stopped, and a plugin that connects in between
+// has heard nothing and takes it for running.
+func (p *Plugin) ForgetStopped(claim allocator.ClaimUID) {
+	for _, entry := range p.ledger.Entries() {
+		if !entry.Started || !slices.ContainsFunc(entry.Claims, func(r allocator.Ref) bool { return r.Claim == claim }) {
+			continue
+		}
+		if _, err := p.cgroups.effective(entry.Cgroup); errors.Is(err, fs.ErrNotExist) {
+			p.ledger.Remove(entry.ID)
+		}
+	}
 }
 
 // others are the containers that have no CPU granted in common with this one.

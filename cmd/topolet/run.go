@@ -88,9 +88,15 @@ func (o runOptions) validate() error {
 	return nil
 }
 
-// run restores what was granted, makes sure that the kubelet does not give away
-// the same CPUs, synchronises with the container runtime, and only then registers with the kubelet and publishes: until the node's state is
-// known, nobody can be given a CPU.
+// run starts the guard, without which containers could start unpinned while no
+// topolet is active, and waits until no other process is. Then it restores what was
+// granted, synchronises with the container runtime, and only then registers with
+// the kubelet and publishes: until the node's state is known, nobody can be given a
+// CPU. The kubelet must give no CPUs away itself.
+//
+// It ends the other way round: the kubelet is told first and the guard ends last.
+// The new process registers after the old one has unregistered, so all use the same
+// names of sockets, and one that was killed leaves none behind.
 func run(ctx context.Context, opts runOptions) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -117,17 +123,48 @@ func run(ctx context.Context, opts runOptions) error {
 		return err
 	}
 
-	unlock, err := lockStateDir(ctx, opts.stateDir)
+	policy, err := policyOf(watch.machine, config)
+	if err != nil {
+		return err
+	}
+	// A configuration that does not fit the machine must not end the active process.
+	if _, err := allocator.NewInventory(watch.machine, policy); err != nil {
+		return err
+	}
+
+	var dra *draplugin.Plugin
+	kernel, err := kernelOf(ctx, config, opts.root, func() { dra.Refresh() })
+	if err != nil {
+		return err
+	}
+
+	guard := nriplugin.NewGuard(opts.nriSocket)
+	kubelet := &cpuManagerGuard{socket: opts.podResourcesSocket}
+	standing := &standing{always: func() error { return errors.Join(kubelet.Ready(), guard.Ready()) }}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(guard, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	_, served, err := serveHTTP(ctx, opts.httpAddress, registry, probes{standing.alive, standing.ready})
+	if err != nil {
+		return err
+	}
+	defer func() { <-served }()
+	defer cancel()
+	if kubelet.wait(ctx, cpuManagerInterval, notes) != nil {
+		return nil // told to end meanwhile
+	}
+	defer background(ctx, guard.Run)()
+
+	unlock, err := lockStateDir(ctx, opts.stateDir, standing.by)
+	if ctx.Err() != nil {
+		return nil // told to end meanwhile
+	}
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	standing.starts()
 	store := allocator.FileStore{Path: filepath.Join(opts.stateDir, checkpointName)}
 	grants, err := loadGrants(ctx, store, notes)
-	if err != nil {
-		return err
-	}
-	policy, err := policyOf(watch.machine, config)
 	if err != nil {
 		return err
 	}
@@ -138,11 +175,6 @@ func run(ctx context.Context, opts runOptions) error {
 	logger.Info("Restored the ledger", "grants", len(grants), "onlineCPUs", watch.machine.Online.String(), "reservedCPUs", policy.ReservedCPUs.String())
 
 	books := &accounts{mode: config.CPURequests, notes: notes}
-	var dra *draplugin.Plugin
-	kernel, err := kernelOf(ctx, config, opts.root, func() { dra.Refresh() })
-	if err != nil {
-		return err
-	}
 	runtime := nriplugin.New(opts.nriSocket, ledger, host, books, kernel)
 	dra, err = draplugin.New(draplugin.Options{
 		NodeName:    opts.nodeName,
@@ -156,25 +188,13 @@ func run(ctx context.Context, opts runOptions) error {
 		return err
 	}
 	books.counted = dra.CountsClaims
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(runtime, dra, newLedgerMetrics(ledger), collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-
-	var background sync.WaitGroup
-	defer background.Wait()
-	defer cancel()
-	kubelet := &cpuManagerGuard{socket: opts.podResourcesSocket}
-	ready := func() error { return errors.Join(kubelet.Ready(), runtime.Ready(), dra.Ready()) }
-	_, served, err := serveHTTP(ctx, opts.httpAddress, registry, probes{
+	registry.MustRegister(runtime, dra, newLedgerMetrics(ledger))
+	ready := func() error { return errors.Join(runtime.Ready(), dra.Ready()) }
+	standing.active(probes{
 		// Every event of the runtime needs the ledger's lock.
 		alive: func() { ledger.Pool() },
 		ready: ready,
 	})
-	if err != nil {
-		return err
-	}
-	defer func() { <-served }()
-	defer cancel()
 	told, err := serveStatus(ctx, opts.stateDir, func() nodeStatus { return statusOf(opts.nodeName, ledger, kernel.Why, ready()) })
 	if err != nil {
 		return err
@@ -182,16 +202,14 @@ func run(ctx context.Context, opts runOptions) error {
 	defer func() { <-told }()
 	defer cancel()
 
-	if kubelet.wait(ctx, cpuManagerInterval, notes) != nil {
-		return nil // told to end meanwhile
-	}
-	background.Go(func() { runtime.Run(ctx) })
+	defer background(ctx, runtime.Run)()
 	select {
 	case <-ctx.Done():
 		return nil
 	case <-runtime.Synchronized():
 	}
-	background.Go(func() {
+	guard.StandInFor(runtime)
+	defer background(ctx, func(ctx context.Context) {
 		watch.run(ctx, watchInterval, func(m *topology.Machine) error {
 			if err := ledger.Replace(m); err != nil {
 				notes.Warn(ctx, "MachineRefused", err.Error())
@@ -201,8 +219,20 @@ func run(ctx context.Context, opts runOptions) error {
 			dra.Refresh()
 			return nil
 		})
-	})
+	})()
 	return dra.Run(ctx)
+}
+
+// background runs a function until the returned one is called, which waits for it:
+// the end of the context alone does not end it.
+func background(ctx context.Context, run func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	running.Go(func() { run(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
+	}
 }
 
 // loadConfig reads the configuration file; without one the defaults hold.

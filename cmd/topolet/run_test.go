@@ -187,18 +187,22 @@ func TestACheckpointThatCannotBeReadStopsTheStart(t *testing.T) {
 
 func TestASecondInstanceWaitsForTheFirst(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "made", "on", "demand")
-	unlock, err := lockStateDir(t.Context(), dir)
+	unlock, err := lockStateDir(t.Context(), dir, func() { t.Error("the first instance stands by") })
 	if err != nil {
 		t.Fatal(err)
 	}
+	stoodBy := false
 	impatient, cancel := context.WithTimeout(t.Context(), 2*lockPoll)
 	defer cancel()
-	_, err = lockStateDir(impatient, dir)
+	_, err = lockStateDir(impatient, dir, func() { stoodBy = true })
 	expect.Error(t, err, "waiting for another topolet to release "+dir)
+	if !stoodBy {
+		t.Error("the second instance did not say that it stands by")
+	}
 
 	var waiting sync.WaitGroup
 	waiting.Go(func() {
-		unlock, err := lockStateDir(t.Context(), dir)
+		unlock, err := lockStateDir(t.Context(), dir, func() {})
 		if err != nil {
 			t.Error(err)
 			return

@@ -15,13 +15,14 @@ import (
 const (
 	checkpointName = "checkpoint.json"
 	lockName       = "lock"
-	lockPoll       = 200 * time.Millisecond
+	// lockPoll is part of the time without an active topolet during an update.
+	lockPoll = 20 * time.Millisecond
 )
 
 // lockStateDir makes the folder and waits until no other process owns it: during
-// an update the old instance may still be on its way out. The kernel drops the
-// lock with the process, however it ends.
-func lockStateDir(ctx context.Context, dir string) (unlock func(), err error) {
+// an update the old instance is there until the new one stands by, which is called
+// if there is one. The kernel drops the lock with the process, however it ends.
+func lockStateDir(ctx context.Context, dir string, standBy func()) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("state folder: %w", err)
 	}
@@ -40,6 +41,7 @@ func lockStateDir(ctx context.Context, dir string) (unlock func(), err error) {
 		}
 		if !said {
 			said = true
+			standBy()
 			klog.FromContext(ctx).Info("Another topolet runs on this node, waiting for it to end", "stateDir", dir)
 		}
 		select {

@@ -110,8 +110,17 @@ func TestACheckpointThatCannotBeUsedIsKept(t *testing.T) {
 // replaceDaemonWith has another topolet start on this checkpoint.
 func replaceDaemonWith(t *testing.T, content string) {
 	t.Helper()
-	// The node takes no daemon while the file is written: the old one is gone
-	// before, and the new one comes after.
+	withoutDaemon(t, func() {
+		if err := os.WriteFile(checkpoint(), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// withoutDaemon does something while the node takes no daemon: the old one is gone
+// before, and the new one comes after.
+func withoutDaemon(t *testing.T, do func()) {
+	t.Helper()
 	selector := `{"spec":{"template":{"spec":{"nodeSelector":{"kubernetes.io/os":"%s"}}}}}`
 	patch := func(value string) {
 		if _, err := cluster.Kubectl(t.Context(), "patch", "daemonset/topolet", "--namespace", harness.Namespace,
@@ -128,9 +137,7 @@ func replaceDaemonWith(t *testing.T, content string) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(checkpoint(), []byte(content), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	do()
 	patch("linux")
 	waitDaemon(t, 0)
 }

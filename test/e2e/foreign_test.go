@@ -50,41 +50,70 @@ func TestAContainerThatNamesAnothersClaimIsRefused(t *testing.T) {
 // sandbox of its own that is removed afterwards.
 func createContainer(t *testing.T, device string) error {
 	t.Helper()
+	s := newSandbox(t, "thief")
+	defer s.remove()
+	_, err := s.create("main", &cri.CDIDevice{Name: device})
+	return err
+}
+
+// sandbox is one of the container runtime's own, of which the kubelet knows nothing.
+type sandbox struct {
+	t       *testing.T
+	conn    *grpc.ClientConn
+	runtime cri.RuntimeServiceClient
+	config  *cri.PodSandboxConfig
+	id      string
+}
+
+func newSandbox(t *testing.T, name string) *sandbox {
+	t.Helper()
 	conn, err := grpc.NewClient("unix://"+cluster.Var("TESTBED_CONTAINERD_SOCKET"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close() //nolint:errcheck // the test ends
-	runtime := cri.NewRuntimeServiceClient(conn)
-	sandbox := &cri.PodSandboxConfig{
-		Metadata:     &cri.PodSandboxMetadata{Name: "thief", Uid: "thief", Namespace: "default"},
+	s := &sandbox{t: t, conn: conn, runtime: cri.NewRuntimeServiceClient(conn), config: &cri.PodSandboxConfig{
+		Metadata:     &cri.PodSandboxMetadata{Name: name, Uid: name, Namespace: "default"},
 		LogDirectory: t.TempDir(),
 		Linux: &cri.LinuxPodSandboxConfig{
-			CgroupParent: cluster.Var("TESTBED_CGROUP") + "/thief",
+			CgroupParent: cluster.Var("TESTBED_CGROUP") + "/" + name,
 			SecurityContext: &cri.LinuxSandboxSecurityContext{
 				NamespaceOptions: &cri.NamespaceOption{Network: cri.NamespaceMode_NODE},
 			},
 		},
-	}
-	started, err := runtime.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: sandbox})
-	if err != nil {
+	}}
+	if err := s.run(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
-		if _, err := runtime.RemovePodSandbox(t.Context(), &cri.RemovePodSandboxRequest{PodSandboxId: started.GetPodSandboxId()}); err != nil {
-			t.Error(err)
-		}
-	}()
-	_, err = runtime.CreateContainer(t.Context(), &cri.CreateContainerRequest{
-		PodSandboxId:  started.GetPodSandboxId(),
-		SandboxConfig: sandbox,
+	return s
+}
+
+// run starts the sandbox, again if the kubelet has found and ended it.
+func (s *sandbox) run() error {
+	s.config.Metadata.Attempt++
+	started, err := s.runtime.RunPodSandbox(s.t.Context(), &cri.RunPodSandboxRequest{Config: s.config})
+	s.id = started.GetPodSandboxId()
+	return err
+}
+
+// create returns the id of a container that is not started.
+func (s *sandbox) create(name string, devices ...*cri.CDIDevice) (string, error) {
+	created, err := s.runtime.CreateContainer(s.t.Context(), &cri.CreateContainerRequest{
+		PodSandboxId:  s.id,
+		SandboxConfig: s.config,
 		Config: &cri.ContainerConfig{
-			Metadata:   &cri.ContainerMetadata{Name: "main"},
+			Metadata:   &cri.ContainerMetadata{Name: name},
 			Image:      &cri.ImageSpec{Image: cluster.Var("TESTBED_WORKLOAD_IMAGE")},
-			CDIDevices: []*cri.CDIDevice{{Name: device}},
-			LogPath:    "main.log",
+			CDIDevices: devices,
+			LogPath:    name + ".log",
 			Linux:      &cri.LinuxContainerConfig{},
 		},
 	})
-	return err
+	return created.GetContainerId(), err
+}
+
+func (s *sandbox) remove() {
+	if _, err := s.runtime.RemovePodSandbox(s.t.Context(), &cri.RemovePodSandboxRequest{PodSandboxId: s.id}); err != nil {
+		s.t.Error(err)
+	}
+	s.conn.Close() //nolint:errcheck // the test ends
 }

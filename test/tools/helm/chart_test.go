@@ -174,7 +174,7 @@ func TestValues(t *testing.T) {
 		"--set", "image.repository=docker.io/topolet/topolet", "--set", "image.tag=test", "--set", "image.pullPolicy=Never",
 		"--set-string", "config.reservedCPUs=0-1\\,8", "--set", "config.levels={socket}", "--set", "hostNetwork=true", "--set", "httpPort=19847",
 		"--set", "kubernetesServiceHost=127.0.0.1", "--set", "kubernetesServicePort=6443",
-		"--set", "logLevel=5", "--set", "maxUnavailable=25%", "--set", "admission.claims=false",
+		"--set", "logLevel=5", "--set", "maxUpdating=25%", "--set", "admission.claims=false",
 		"--set", "seLinuxOptions.type=spc_t",
 	)
 	daemons := only[*appsv1.DaemonSet](t, objects)
@@ -185,9 +185,6 @@ func TestValues(t *testing.T) {
 	}
 	if !pod.HostNetwork || pod.DNSPolicy != corev1.DNSClusterFirstWithHostNet {
 		t.Errorf("host network %v, DNS %s", pod.HostNetwork, pod.DNSPolicy)
-	}
-	if got := daemons.Spec.UpdateStrategy.RollingUpdate.MaxUnavailable.String(); got != "25%" {
-		t.Errorf("maxUnavailable %s", got)
 	}
 	for _, want := range []string{"--http-address=:19847", "-v=5"} {
 		if !slices.Contains(main.Args, want) {
@@ -209,6 +206,31 @@ func TestValues(t *testing.T) {
 	policies := all[*admissionv1.ValidatingAdmissionPolicy](objects)
 	if len(policies) != 1 || policies[0].Name != "topolet-resourceslices" {
 		t.Errorf("%d policies where the one for claims is off", len(policies))
+	}
+}
+
+func TestTheNewDaemonStandsByBeforeTheOldOneEndsWhereBothFit(t *testing.T) {
+	for _, tc := range []struct {
+		name               string
+		args               []string
+		surge, unavailable string
+	}{
+		{"by default", nil, "1", "0"},
+		{"several nodes at a time", []string{"--set", "maxUpdating=25%"}, "25%", "0"},
+		{"with the node's port", []string{"--set", "hostNetwork=true", "--set", "maxUpdating=3"}, "0", "3"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			daemons := only[*appsv1.DaemonSet](t, render(t, tc.args...))
+			update := daemons.Spec.UpdateStrategy.RollingUpdate
+			if update.MaxSurge.String() != tc.surge || update.MaxUnavailable.String() != tc.unavailable {
+				t.Errorf("maxSurge %s, maxUnavailable %s; want %s and %s", update.MaxSurge, update.MaxUnavailable, tc.surge, tc.unavailable)
+			}
+			for _, port := range daemons.Spec.Template.Spec.Containers[0].Ports {
+				if port.HostPort != 0 {
+					t.Errorf("port %s is one of the node: two daemons do not fit", port.Name)
+				}
+			}
+		})
 	}
 }
 
@@ -263,8 +285,8 @@ func TestSchemaRefuses(t *testing.T) {
 		{[]string{"--set", "kubelet.rootDir=/var/lib/kubelet/"}, []string{"/kubelet/rootDir", "does not match pattern"}},
 		{[]string{"--set", "nri.socket=/nri.sock"}, []string{"/nri/socket", "does not match pattern"}},
 		{[]string{"--set-string", "hostNetwork=true"}, []string{"/hostNetwork", "want boolean"}},
-		{[]string{"--set", "maxUnavailable=0"}, []string{"/maxUnavailable", "minimum"}},
-		{[]string{"--set", "maxUnavailable=some"}, []string{"/maxUnavailable", "does not match pattern"}},
+		{[]string{"--set", "maxUpdating=0"}, []string{"/maxUpdating", "minimum"}},
+		{[]string{"--set", "maxUpdating=some"}, []string{"/maxUpdating", "does not match pattern"}},
 		{[]string{"--set", "tolerations=all"}, []string{"/tolerations", "want array"}},
 		{[]string{"--set-string", "admission.claims=off"}, []string{"/admission/claims", "want boolean"}},
 	} {
