@@ -11,6 +11,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/topolet/topolet/allocator"
+	"github.com/topolet/topolet/allocator/crashpoint"
 )
 
 // PrepareResourceClaims implements [kubeletplugin.DRAPlugin]: it grants CPUs to
@@ -31,6 +32,7 @@ func (p *Plugin) PrepareResourceClaims(ctx context.Context, claims []*resourceap
 
 func (p *Plugin) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) (result kubeletplugin.PrepareResult) {
 	defer p.metrics.observe("prepare", &result.Err)()
+	defer p.claims.lock(allocator.ClaimUID(claim.UID))()
 	if err := p.runtime.Ready(); err != nil {
 		return kubeletplugin.PrepareResult{Err: fmt.Errorf("topolet is not ready yet, the kubelet will try again: %w", err)}
 	}
@@ -42,9 +44,11 @@ func (p *Plugin) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) 
 	if err != nil {
 		return kubeletplugin.PrepareResult{Err: fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)}
 	}
+	crashpoint.Reached(crashpoint.Granted)
 	if err := p.cdi.write(grant); err != nil {
 		return kubeletplugin.PrepareResult{Err: err}
 	}
+	crashpoint.Reached(crashpoint.SpecWritten)
 	// Containers of the claim may be created from now on: nobody may be given
 	// its CPUs by a decision from before the grant.
 	if err := p.runtime.Settled(ctx); err != nil {
@@ -117,12 +121,24 @@ func (p *Plugin) UnprepareResourceClaims(ctx context.Context, claims []kubeletpl
 func (p *Plugin) unprepare(ctx context.Context, claim kubeletplugin.NamespacedObject) (err error) {
 	defer p.metrics.observe("unprepare", &err)()
 	uid := allocator.ClaimUID(claim.UID)
-	if err := p.ledger.Release(uid); err != nil {
-		return err
-	}
-	if err := p.cdi.remove(uid); err != nil {
+	defer p.claims.lock(uid)()
+	if err := p.release(uid); err != nil {
 		return err
 	}
 	klog.FromContext(ctx).Info("Released claim", "claim", claim.String(), "uid", claim.UID)
+	return nil
+}
+
+// release takes the claim's CPUs back, and then its CDI spec: one that a crash leaves
+// names a claim without a grant, which no container gets in with.
+func (p *Plugin) release(uid allocator.ClaimUID) error {
+	if err := p.ledger.Release(uid); err != nil {
+		return err
+	}
+	crashpoint.Reached(crashpoint.ReleaseStored)
+	if err := p.cdi.remove(uid); err != nil {
+		return err
+	}
+	crashpoint.Reached(crashpoint.SpecRemoved)
 	return nil
 }
