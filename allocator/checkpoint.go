@@ -34,14 +34,14 @@ func (e *CheckpointError) Error() string {
 	return fmt.Sprintf("checkpoint %s: %s", e.Path, e.Reason)
 }
 
-// SaveError says that grants could not be stored, and what to do about it.
+// SaveError says that a file could not be written, and what to do about it.
 type SaveError struct {
 	Path string
 	Err  error
 }
 
 func (e *SaveError) Error() string {
-	return fmt.Sprintf("write checkpoint %s: %v: %s", e.Path, e.Err, e.remedy())
+	return fmt.Sprintf("write %s: %v: %s", e.Path, e.Err, e.remedy())
 }
 
 func (e *SaveError) Unwrap() error { return e.Err }

@@ -152,8 +152,7 @@ func FuzzLoad(f *testing.F) {
 			t.Fatal(err)
 		}
 		good, err := store.Load()
-		var bad *BadGrantsError
-		if errors.As(err, &bad) {
+		if bad, ok := errors.AsType[*BadGrantsError](err); ok {
 			if _, err := store.Quarantine(bad, good); err != nil {
 				t.Fatal(err)
 			}

@@ -87,15 +87,15 @@ func TestAContainerThatIsMovedFromOutsideIsMovedBack(t *testing.T) {
 
 func TestAContainerThatCannotBeMovedBackIsReportedOnce(t *testing.T) {
 	n := newNode(t, false)
-	a, b := n.run("a"), n.run("b")
-	n.ignore("a")
+	a, b := n.run("stuck"), n.run("b")
+	n.ignore("stuck")
 	report := &told{}
 	d := n.plugin.newDrift(report)
 	n.stray(a, "3")
 	for range 2 * driftPatience {
 		d.tell(t.Context(), d.differing(t.Context(), nil))
 	}
-	if said := report.all(); said != "[a on 3, not 0-7]" || n.drifts() != 2*driftPatience {
+	if said := report.all(); said != "[stuck on 3, not 0-7]" || n.drifts() != 2*driftPatience {
 		t.Errorf("the pods were told %s; counted %v times", said, n.drifts())
 	}
 	n.wantCPUs(b, "0-7")
@@ -104,12 +104,12 @@ func TestAContainerThatCannotBeMovedBackIsReportedOnce(t *testing.T) {
 	n.waitCPUs(a, "0-7")
 	d.tell(t.Context(), d.differing(t.Context(), nil))
 	// A new fault is news again.
-	n.ignore("a")
+	n.ignore("stuck")
 	n.stray(a, "4")
 	for range driftPatience {
 		d.tell(t.Context(), d.differing(t.Context(), nil))
 	}
-	if said := report.all(); said != "[a on 3, not 0-7 a on 4, not 0-7]" {
+	if said := report.all(); said != "[stuck on 3, not 0-7 stuck on 4, not 0-7]" {
 		t.Errorf("the pods were told %s", said)
 	}
 }

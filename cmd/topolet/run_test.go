@@ -237,6 +237,14 @@ func TestACheckpointThatCannotBeReadStopsTheStart(t *testing.T) {
 	}
 }
 
+// The kernel lets nobody make files there.
+func TestAStateFolderThatCannotBeWrittenStopsTheStart(t *testing.T) {
+	_, err := lockStateDir(t.Context(), "/sys/kernel")
+	expect.Error(t, err, "lock the state folder", "make folder /sys/kernel writable")
+	_, err = lockStateDir(t.Context(), "/sys/kernel/topolet")
+	expect.Error(t, err, "state folder", "make folder /sys/kernel writable")
+}
+
 func TestASecondInstanceWaitsForTheFirst(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "made", "on", "demand")
 	unlock, err := lockStateDir(t.Context(), dir)
