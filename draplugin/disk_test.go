@@ -98,6 +98,9 @@ func TestADiskThatCannotBeWrittenFailsClaimsAndNothingElse(t *testing.T) {
 			if got := r.ledger.Pool(); !got.Equals(pool) || len(r.ledger.Grants()) != 1 {
 				t.Errorf("the shared pool is %s, it was %s; grants: %+v", got, pool, r.ledger.Grants())
 			}
+			if entries, err := os.ReadDir(disk); err != nil || len(entries) > 2 {
+				t.Errorf("beside the checkpoint and what fills the disk there is %v, %v", entries, err)
+			}
 			// What is prepared already needs no disk: its pod may start again.
 			r.mustPrepare(t, allocated("a", cpus("numa-0", "2")))
 

@@ -121,9 +121,11 @@ func TestContainersInOrderAreLeftAlone(t *testing.T) {
 	n.run("x", device("claim"))
 	gone := n.run("gone")
 	n.removeCgroup(gone)
-	if err := n.create(n.newContainer("created")); err != nil {
+	created := n.newContainer("created")
+	if err := n.create(created); err != nil {
 		t.Fatal(err)
 	}
+	n.stray(created, "") // the runtime has made its cgroup and not filled it
 	n.asked()
 	d := n.plugin.newDrift(&told{})
 	for range 3 {

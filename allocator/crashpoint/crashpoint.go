@@ -3,8 +3,8 @@
 // next process makes of the rest.
 //
 // Ordinary builds have none of it: [Reached] and [In] are empty. A program built
-// with the tag crashpoints kills itself with SIGKILL when it reaches the point that
-// the file [FileName] in its state folder names.
+// with the tag crashpoints ends, as if by SIGKILL, when it reaches the point that the
+// file [FileName] in its state folder names.
 package crashpoint
 
 // Point is a moment at which the process may end.

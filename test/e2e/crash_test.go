@@ -75,6 +75,8 @@ func crashAt(t *testing.T, point crashpoint.Point, when passing) {
 	before := start(t, ns, first).Allowed
 	claimFor(t, ns, "one", "1")
 	exclusive := podOf("exclusive", "one")
+	// Without it the runtime would create the container while topolet is dead.
+	exclusive.Annotations = map[string]string{"required-plugins.noderesource.dev": "[topolet]"}
 	if when == creation {
 		arm(t, point)
 		create(t, ns, exclusive)
@@ -90,6 +92,11 @@ func crashAt(t *testing.T, point crashpoint.Point, when passing) {
 
 	running(t, ns, "second", "main")
 	if when == creation {
+		// After a failed Prepare the kubelet looks at the pod again within a minute
+		// and a half, or when the pod changes.
+		if _, err := cluster.Kubectl(t.Context(), "label", "pod", "exclusive", "--namespace", ns, "look=again"); err != nil {
+			t.Fatal(err)
+		}
 		k := running(t, ns, "exclusive", "main")
 		held := granted(t, ns, "one")
 		if !k.Allowed.Equals(held) || !k.Cgroup.Equals(held) {
@@ -109,6 +116,13 @@ func crashAt(t *testing.T, point crashpoint.Point, when passing) {
 	nothingHeld(t)
 	changeTo(t, ns, "first", before)
 	changeTo(t, ns, "second", before)
+	var been []string
+	for _, line := range lines(t, ns, "first") {
+		been = append(been, line.CPUsAllowed)
+	}
+	if len(been) != 3 || been[0] != before.String() || been[2] != before.String() {
+		t.Errorf("the pod beside was moved: %v; want once off the claim's CPU, and once back", been)
+	}
 
 	// What was free is also given again.
 	claimFor(t, ns, "all", fmt.Sprint(claimable(t.Context(), t)))
