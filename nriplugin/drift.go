@@ -82,11 +82,27 @@ func (d *drift) differing(ctx context.Context, among map[allocator.ContainerID]t
 			klog.FromContext(ctx).V(4).Info("Cannot look at a container", "container", entry.ID, "err", err)
 			continue
 		}
-		if !cpus.Equals(entry.Desired) {
+		if !cpus.Equals(entry.Desired) && !d.tolerable(entry, cpus) {
 			found[entry.ID] = cpus
 		}
 	}
 	return found
+}
+
+// tolerable reports whether a container without a claim runs on its CPUs and besides
+// only on such that are in no pool and that nobody holds: one from before topolet,
+// which Synchronize leaves alone as well.
+func (d *drift) tolerable(entry allocator.Entry, cpus topology.CPUSet) bool {
+	surplus := cpus.Difference(entry.Desired)
+	if len(entry.Claims) > 0 || !entry.Desired.IsSubsetOf(cpus) || !surplus.IsSubsetOf(d.plugin.ledger.Inventory().Machine.Isolated) {
+		return false
+	}
+	for _, g := range d.plugin.ledger.Grants() {
+		if g.CPUs().Intersects(surplus) {
+			return false
+		}
+	}
+	return true
 }
 
 // tell has the runtime move the containers back, and reports those that it could not

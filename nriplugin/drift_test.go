@@ -11,6 +11,7 @@ import (
 
 	"github.com/topolet/topolet/allocator"
 	"github.com/topolet/topolet/topology"
+	"github.com/topolet/topolet/topology/topologytest"
 )
 
 // told keeps what was said of containers that do not stay on their CPUs.
@@ -133,6 +134,30 @@ func TestContainersInOrderAreLeftAlone(t *testing.T) {
 	}
 	if asked := n.asked(); len(asked) > 0 || n.drifts() > 0 {
 		t.Errorf("the runtime was asked %v; counted %v times", asked, n.drifts())
+	}
+}
+
+func TestAContainerFromBeforeMayStayOnIsolatedCPUsThatNobodyHolds(t *testing.T) {
+	n := newNode(t, false)
+	m := topologytest.New(topologytest.Spec{NUMAPerSocket: 2, CoresPerL3: 4, Isolated: "6-7"})
+	if err := n.ledger.Replace(m); err != nil {
+		t.Fatal(err)
+	}
+	a := n.run("a")
+	d := n.plugin.newDrift(&told{})
+	for _, test := range []struct {
+		cpus string
+		want int
+	}{{"0-5", 0}, {"0-7", 0}, {"0-6", 0}, {"0-4,6-7", 1}, {"1-7", 1}} {
+		n.stray(a, test.cpus)
+		if found := d.differing(t.Context(), nil); len(found) != test.want {
+			t.Errorf("on %s: found %v", test.cpus, found)
+		}
+	}
+	held := n.grant("claim", "x", "numa-1-isolated", 1)
+	n.stray(a, "0-7")
+	if found := d.differing(t.Context(), nil); len(found) != 1 {
+		t.Errorf("on the claimed CPU %s: found %v", held, found)
 	}
 }
 

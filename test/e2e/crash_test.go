@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/topolet/topolet/allocator/crashpoint"
 	"github.com/topolet/topolet/test/harness"
 	"github.com/topolet/topolet/topology"
@@ -236,4 +238,74 @@ func TestAPartEndsInTheMiddleOfACreation(t *testing.T) {
 			changeTo(t, ns, "plain", before)
 		})
 	}
+}
+
+// TestABadGrantDoesNotTouchTheOthers starts topolet on a checkpoint to which grants
+// were added by hand: two that cannot be believed, and one of a claim that does not
+// exist.
+func TestABadGrantDoesNotTouchTheOthers(t *testing.T) {
+	ns := namespace(t)
+	start(t, ns, podOf("plain"))
+	claimFor(t, ns, "held", "1")
+	start(t, ns, podOf("exclusive", "held"))
+	before, good := placements(t), readCheckpoint(t)
+	bad := `{"version": 1, "grants": [{"uid": "../evil", "surprise": 1}, {"uid": "no-parts", "parts": []}, `
+	replaceDaemonWith(t, strings.Replace(strings.Join(strings.Fields(good), " "), `{ "version": 1, "grants": [`, bad, 1))
+	if diff := cmp.Diff(before, placements(t)); diff != "" {
+		t.Errorf("CPUs -before +after:\n%s", diff)
+	}
+	if diff := cmp.Diff(good, readCheckpoint(t)); diff != "" {
+		t.Errorf("ledger -before +after:\n%s", diff)
+	}
+	aside := asideFiles(t)
+	if len(aside) != 1 {
+		t.Fatalf("kept files: %v", aside)
+	}
+	nodeEvent(t, "CheckpointGrantsUnusable", aside[0])
+	if err := os.Remove(aside[0]); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAForgottenClaimIsReleased starts topolet on a grant of a claim that does not
+// exist, as after a force-deleted pod and a lost state of the kubelet.
+func TestAForgottenClaimIsReleased(t *testing.T) {
+	ns := namespace(t)
+	before := start(t, ns, podOf("plain")).Allowed
+	cpu := topology.NewCPUSet(before.List()[before.Size()-1])
+	replaceDaemonWith(t, fmt.Sprintf(`{"version": 1, "grants": [{"uid": "forgotten", "namespace": %q, "name": "forgotten", "pods": ["p"],
+		"parts": [{"request": "cpus", "domain": "numa-0", "count": 1, "cpus": %q}]}]}`, ns, cpu))
+	changeTo(t, ns, "plain", before.Difference(cpu))
+	nothingHeld(t)
+	changeTo(t, ns, "plain", before)
+}
+
+// TestAContainerThatIsMovedFromOutsideIsMovedBack writes to a container's cgroup as
+// somebody on the host may.
+func TestAContainerThatIsMovedFromOutsideIsMovedBack(t *testing.T) {
+	ns := namespace(t)
+	before := start(t, ns, podOf("plain")).Allowed
+	claimFor(t, ns, "one", "1")
+	held := start(t, ns, podOf("exclusive", "one")).Allowed
+	dir, err := cluster.CgroupOf(t.Context(), ns, "exclusive", "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cluster.Node().WriteFile(filepath.Join(dir, "cpuset.cpus"), before.String()); err != nil {
+		t.Fatal(err)
+	}
+	if err := harness.Wait(t.Context(), startLimit, "the exclusive pod to be on its CPUs again", func(ctx context.Context) error {
+		k, err := cluster.Kernel(ctx, ns, "exclusive", "main")
+		if err == nil && (!k.Allowed.Equals(held) || !k.Cgroup.Equals(held)) {
+			err = fmt.Errorf("it runs on %s, its cgroup on %s", k.Allowed, k.Cgroup)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	said := lines(t, ns, "exclusive")
+	if len(said) != 3 {
+		t.Fatalf("the exclusive pod has seen %+v", said)
+	}
+	t.Logf("moved to %s, and back %s later", said[1].CPUsAllowed, said[2].Time.Sub(said[1].Time))
 }
