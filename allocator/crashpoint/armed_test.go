@@ -25,7 +25,7 @@ func TestTheProcessEndsWhereTheFileSays(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, FileName), []byte(string(Granted)+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$") //nolint:gosec // it is this very program
 	cmd.Env = append(os.Environ(), "CRASHPOINT_TEST_DIR="+dir)
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError

@@ -303,6 +303,7 @@ func TestAContainerThatIsMovedFromOutsideIsMovedBack(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	changeTo(t, ns, "exclusive", held)
 	said := lines(t, ns, "exclusive")
 	if len(said) != 3 {
 		t.Fatalf("the exclusive pod has seen %+v", said)
