@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -41,20 +40,13 @@ func TestCheckpointRoundTrip(t *testing.T) {
 }
 
 func TestCheckpointsThatCannotBeUsed(t *testing.T) {
-	const good = `{"uid":"x","namespace":"n","name":"c","pods":["p"],"parts":[{"request":"r","domain":"numa-0","count":1,"cpus":"1"}]}`
 	for name, test := range map[string]struct{ content, want string }{
-		"empty file":            {"", "not JSON"},
-		"cut off":               {`{"version":1,"grants":[` + good, "not JSON"},
-		"no version":            {`{"grants":[]}`, "field version is missing"},
-		"a future version":      {`{"version":2,"claims":{}}`, "field version is 2, this topolet reads version 1"},
-		"an unknown field":      {`{"version":1,"grants":[],"extra":1}`, `unknown field "extra"`},
-		"a garbled CPU list":    {`{"version":1,"grants":[` + strings.Replace(good, `"1"`, `"one"`, 1) + `]}`, `"one" is not a CPU number`},
-		"a CPU granted twice":   {`{"version":1,"grants":[` + good + "," + strings.Replace(good, `"x"`, `"y"`, 1) + `]}`, "granted twice"},
-		"a claim twice":         {`{"version":1,"grants":[` + good + "," + strings.Replace(good, `"cpus":"1"`, `"cpus":"2"`, 1) + `]}`, "appears twice"},
-		"a wrong count":         {`{"version":1,"grants":[` + strings.Replace(good, `"count":1`, `"count":2`, 1) + `]}`, "for a count of 2"},
-		"an idle CPU of others": {`{"version":1,"grants":[` + strings.Replace(good, `"cpus":"1"`, `"cpus":"1","idle":"2"`, 1) + `]}`, `of which "2" are idle`},
-		"nothing but idle CPUs": {`{"version":1,"grants":[` + strings.Replace(good, `"cpus":"1"`, `"cpus":"1","idle":"1"`, 1) + `]}`, `of which "1" are idle`},
-		"a grant of nothing":    {`{"version":1,"grants":[{"uid":"x","namespace":"n","name":"c","pods":[],"parts":[]}]}`, "has no parts"},
+		"empty file":       {"", "not JSON"},
+		"cut off":          {`{"version":1,"grants":[`, "not JSON"},
+		"no version":       {`{"grants":[]}`, "field version is missing"},
+		"a future version": {`{"version":2,"claims":{}}`, "field version is 2, this topolet reads version 1"},
+		"an unknown field": {`{"version":1,"grants":[],"extra":1}`, `unknown field "extra"`},
+		"no list":          {`{"version":1,"grants":{}}`, "cannot unmarshal object"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := FileStore{Path: filepath.Join(t.TempDir(), "checkpoint.json")}
@@ -66,7 +58,7 @@ func TestCheckpointsThatCannotBeUsed(t *testing.T) {
 			if !errors.As(err, &unusable) || !strings.Contains(err.Error(), test.want) || unusable.Path != store.Path {
 				t.Fatalf("error %v, want one that says %q", err, test.want)
 			}
-			aside, err := store.SetAside(time.Unix(0, 42))
+			aside, err := store.SetAside()
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -46,6 +46,9 @@ type Ledger struct {
 	inventory  *Inventory
 	grants     map[ClaimUID]Grant
 	containers roster
+	// leaving is the claim whose release is being stored: no container may come to
+	// it any more.
+	leaving ClaimUID
 }
 
 // NewLedger returns the ledger of a machine with the grants that a Store kept.
@@ -201,11 +204,13 @@ func (l *Ledger) Release(uid ClaimUID) error {
 		return err
 	}
 	remaining := slices.DeleteFunc(l.Grants(), func(g Grant) bool { return g.UID == uid })
-	if err := l.store.Save(remaining); err != nil {
-		return fmt.Errorf("store the release of claim %s/%s: %w", g.Namespace, g.Name, err)
-	}
+	err = l.store.Save(remaining)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.leaving = ""
+	if err != nil {
+		return fmt.Errorf("store the release of claim %s/%s: %w", g.Namespace, g.Name, err)
+	}
 	delete(l.grants, uid)
 	return nil
 }
@@ -222,6 +227,7 @@ func (l *Ledger) releasable(uid ClaimUID) (Grant, bool, error) {
 			return g, true, &InUseError{Grant: g, Container: c.Container}
 		}
 	}
+	l.leaving = uid
 	return g, true, nil
 }
 
@@ -292,7 +298,7 @@ func (l *Ledger) parts(c *Container) iter.Seq[Part] {
 func (l *Ledger) permitted(c *Container) error {
 	for _, ref := range c.Claims {
 		g, ok := l.grants[ref.Claim]
-		if !ok || !g.has(ref.Request) {
+		if !ok || !g.has(ref.Request) || ref.Claim == l.leaving {
 			return &UnknownClaimError{Container: *c, Ref: ref}
 		}
 		if !g.isFor(c.Pod, c.PodNamespace, ref.Request) {

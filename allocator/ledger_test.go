@@ -450,3 +450,39 @@ func TestRefText(t *testing.T) {
 }
 
 var compareSets = cmp.Comparer(func(a, b topology.CPUSet) bool { return a.Equals(b) })
+
+// during is a Store that does something while it saves.
+type during struct{ do func() }
+
+func (d *during) Save([]Grant) error {
+	if d.do != nil {
+		d.do()
+	}
+	return nil
+}
+
+func TestNoContainerComesToAClaimWhoseReleaseIsBeingStored(t *testing.T) {
+	store := &during{}
+	l := newLedger(t, store)
+	grant(t, l, claim("x", "p"), cpus(2, "numa-0"))
+	errDisk := errors.New("no space left on device")
+	var late error
+	store.do = func() { _, late = l.Admit(claiming("late", "p", "x")) }
+	if err := l.Release("x"); err != nil {
+		t.Fatal(err)
+	}
+	if unknown := (*UnknownClaimError)(nil); !errors.As(late, &unknown) {
+		t.Errorf("a container that came while the release was stored: %v", late)
+	}
+	// A release that fails leaves the claim as it was.
+	failing := &memory{}
+	l = newLedger(t, failing)
+	grant(t, l, claim("x", "p"), cpus(2, "numa-0"))
+	failing.fail = errDisk
+	if err := l.Release("x"); !errors.Is(err, errDisk) {
+		t.Fatal(err)
+	}
+	if _, err := l.Admit(claiming("after", "p", "x")); err != nil {
+		t.Errorf("a container that came after the release had failed: %v", err)
+	}
+}

@@ -1,6 +1,7 @@
 package draplugin
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -35,16 +36,40 @@ func newCDIFolder(dir string) (cdiFolder, error) {
 	return cdiFolder{dir: dir, cache: cache}, nil
 }
 
-// write replaces the spec file of a grant.
+// write replaces the spec file of a grant. On an error the old one is there, and
+// nothing else: what a crash leaves has a name that no runtime reads, and reset
+// removes it.
 func (f cdiFolder) write(g allocator.Grant) error {
 	spec, err := specOf(g)
 	if err != nil {
 		return err
 	}
-	if err := f.cache.WriteSpec(spec, specName(g.UID)); err != nil {
-		return fmt.Errorf("write CDI spec of claim %s/%s: %w", g.Namespace, g.Name, err)
+	path := filepath.Join(f.dir, specName(g.UID))
+	if err := replaceSpec(path, spec); err != nil {
+		return fmt.Errorf("CDI spec of claim %s/%s: %w", g.Namespace, g.Name, &allocator.SaveError{Path: path, Err: err})
 	}
 	return nil
+}
+
+// replaceSpec puts a spec in the place of a file in one step, once a runtime could
+// read it.
+func replaceSpec(path string, spec *cdispec.Spec) error {
+	data, err := json.Marshal(spec)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // everybody may know which devices there are
+		return err
+	}
+	temp := path + "-new"
+	defer os.Remove(temp) //nolint:errcheck // gone already after the rename
+	if err := os.WriteFile(temp, data, 0o600); err != nil {
+		return err
+	}
+	if _, err := cdi.ReadSpec(temp, 0); err != nil {
+		return err
+	}
+	return os.Rename(temp, path)
 }
 
 // remove deletes the spec file of a claim, if there is one.

@@ -8,7 +8,8 @@ import (
 
 // metrics counts and times what the kubelet asks for.
 type metrics struct {
-	seconds *prometheus.HistogramVec
+	seconds       *prometheus.HistogramVec
+	staleReleases prometheus.Counter
 }
 
 func newMetrics() *metrics {
@@ -18,6 +19,10 @@ func newMetrics() *metrics {
 			Help:    "Time to prepare or unprepare one claim, by operation and outcome (ok, error).",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 		}, []string{"operation", "outcome"}),
+		staleReleases: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "topolet_stale_claims_released_total",
+			Help: "Claims that no longer exist for this node and that the kubelet did not release.",
+		}),
 	}
 }
 
@@ -35,7 +40,13 @@ func (m *metrics) observe(operation string, err *error) func() {
 }
 
 // Describe implements [prometheus.Collector].
-func (p *Plugin) Describe(ch chan<- *prometheus.Desc) { p.metrics.seconds.Describe(ch) }
+func (p *Plugin) Describe(ch chan<- *prometheus.Desc) {
+	p.metrics.seconds.Describe(ch)
+	p.metrics.staleReleases.Describe(ch)
+}
 
 // Collect implements [prometheus.Collector].
-func (p *Plugin) Collect(ch chan<- prometheus.Metric) { p.metrics.seconds.Collect(ch) }
+func (p *Plugin) Collect(ch chan<- prometheus.Metric) {
+	p.metrics.seconds.Collect(ch)
+	p.metrics.staleReleases.Collect(ch)
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
@@ -65,6 +66,7 @@ type Plugin struct {
 	notifier Notifier
 	cdi      cdiFolder
 	metrics  *metrics
+	claims   claimLocks
 
 	// released is called, in no hook of the runtime's, when CPUs came back.
 	released func()
@@ -92,6 +94,7 @@ func New(opts Options, ledger *allocator.Ledger, runtime Runtime, notifier Notif
 		notifier: notifier,
 		cdi:      folder,
 		metrics:  newMetrics(),
+		claims:   claimLocks{locks: map[allocator.ClaimUID]*claimLock{}},
 		released: released,
 		fatal:    make(chan error, 1),
 		refresh:  make(chan struct{}, 1),
@@ -124,6 +127,11 @@ func (p *Plugin) Run(ctx context.Context) error {
 	p.helper.Store(helper)
 	defer p.helper.Store(nil)
 	klog.FromContext(ctx).Info("Serving claims", "driver", DriverName, "devices", len(p.ledger.Inventory().Domains))
+	ctx, cancel := context.WithCancel(ctx)
+	var background sync.WaitGroup
+	defer background.Wait()
+	defer cancel()
+	background.Go(func() { p.newStale(staleGrace).watch(ctx, staleInterval) })
 	return p.follow(ctx, helper)
 }
 

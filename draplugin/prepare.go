@@ -12,6 +12,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/topolet/topolet/allocator"
+	"github.com/topolet/topolet/allocator/crashpoint"
 )
 
 // PrepareResourceClaims implements [kubeletplugin.DRAPlugin]: it grants CPUs to
@@ -32,6 +33,7 @@ func (p *Plugin) PrepareResourceClaims(ctx context.Context, claims []*resourceap
 
 func (p *Plugin) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) (result kubeletplugin.PrepareResult) {
 	defer p.metrics.observe("prepare", &result.Err)()
+	defer p.claims.lock(allocator.ClaimUID(claim.UID))()
 	if err := p.runtime.Ready(); err != nil {
 		return kubeletplugin.PrepareResult{Err: fmt.Errorf("topolet is not ready yet, the kubelet will try again: %w", err)}
 	}
@@ -43,9 +45,11 @@ func (p *Plugin) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) 
 	if err != nil {
 		return kubeletplugin.PrepareResult{Err: fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)}
 	}
+	crashpoint.Reached(crashpoint.Granted)
 	if err := p.cdi.write(grant); err != nil {
 		return kubeletplugin.PrepareResult{Err: err}
 	}
+	crashpoint.Reached(crashpoint.SpecWritten)
 	// Containers of the claim may be created from now on: nobody may be given
 	// its CPUs by a decision from before the grant.
 	if err := p.runtime.Settled(ctx); err != nil {
@@ -118,7 +122,18 @@ func (p *Plugin) UnprepareResourceClaims(ctx context.Context, claims []kubeletpl
 func (p *Plugin) unprepare(ctx context.Context, claim kubeletplugin.NamespacedObject) (err error) {
 	defer p.metrics.observe("unprepare", &err)()
 	uid := allocator.ClaimUID(claim.UID)
-	err = p.ledger.Release(uid)
+	defer p.claims.lock(uid)()
+	if err := p.release(uid); err != nil {
+		return err
+	}
+	klog.FromContext(ctx).Info("Released claim", "claim", claim.String(), "uid", claim.UID)
+	return nil
+}
+
+// release takes the claim's CPUs back, and then its CDI spec: one that a crash leaves
+// names a claim without a grant, which no container gets in with.
+func (p *Plugin) release(uid allocator.ClaimUID) error {
+	err := p.ledger.Release(uid)
 	if _, inUse := errors.AsType[*allocator.InUseError](err); inUse {
 		p.runtime.ForgetStopped(uid)
 		err = p.ledger.Release(uid)
@@ -126,9 +141,10 @@ func (p *Plugin) unprepare(ctx context.Context, claim kubeletplugin.NamespacedOb
 	if err != nil {
 		return err
 	}
+	crashpoint.Reached(crashpoint.ReleaseStored)
 	if err := p.cdi.remove(uid); err != nil {
 		return err
 	}
-	klog.FromContext(ctx).Info("Released claim", "claim", claim.String(), "uid", claim.UID)
+	crashpoint.Reached(crashpoint.SpecRemoved)
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"k8s.io/utils/cpuset"
 
 	"github.com/topolet/topolet/allocator"
+	"github.com/topolet/topolet/allocator/crashpoint"
 )
 
 // noQuota lets a container have all the time of its CPUs.
@@ -91,6 +92,7 @@ func (p *Plugin) CreateContainer(ctx context.Context, pod *api.PodSandbox, ctr *
 	if placement.Unthrottled {
 		adjust.SetLinuxCPUQuota(noQuota)
 	}
+	crashpoint.Reached(crashpoint.Admitted)
 	return adjust, updates, nil
 }
 
@@ -120,6 +122,7 @@ func (p *Plugin) StartContainer(ctx context.Context, pod *api.PodSandbox, ctr *a
 		p.Push()
 		return err
 	}
+	crashpoint.Reached(crashpoint.Verified)
 	p.ledger.Started(entry.ID)
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 type metrics struct {
 	seconds          *prometheus.HistogramVec
 	readBackFailures prometheus.Counter
+	drifts           prometheus.Counter
 }
 
 func newMetrics() *metrics {
@@ -22,6 +23,10 @@ func newMetrics() *metrics {
 		readBackFailures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "topolet_readback_failures_total",
 			Help: "Container starts refused because the kernel's cpusets were not those promised.",
+		}),
+		drifts: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "topolet_drifts_total",
+			Help: "Times that a running container was found on other CPUs than it ought to have, and was told again.",
 		}),
 	}
 }
@@ -43,10 +48,12 @@ func (m *metrics) observe(event string, err *error) func() {
 func (p *Plugin) Describe(ch chan<- *prometheus.Desc) {
 	p.metrics.seconds.Describe(ch)
 	p.metrics.readBackFailures.Describe(ch)
+	p.metrics.drifts.Describe(ch)
 }
 
 // Collect implements [prometheus.Collector].
 func (p *Plugin) Collect(ch chan<- prometheus.Metric) {
 	p.metrics.seconds.Collect(ch)
 	p.metrics.readBackFailures.Collect(ch)
+	p.metrics.drifts.Collect(ch)
 }

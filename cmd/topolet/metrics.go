@@ -9,24 +9,28 @@ import (
 // ledgerMetrics reads the ledger when it is asked: nothing is counted twice.
 type ledgerMetrics struct {
 	ledger *allocator.Ledger
+	// bad is how many grants of the checkpoint were set aside at the start.
+	bad int
 
-	claims, conflicts, containers, tiers, cpus *prometheus.Desc
+	claims, conflicts, containers, tiers, cpus, quarantined *prometheus.Desc
 }
 
-func newLedgerMetrics(l *allocator.Ledger) *ledgerMetrics {
+func newLedgerMetrics(l *allocator.Ledger, bad int) *ledgerMetrics {
 	return &ledgerMetrics{
-		ledger:     l,
-		claims:     prometheus.NewDesc("topolet_claims", "Claims that hold CPUs.", nil, nil),
-		conflicts:  prometheus.NewDesc("topolet_conflicts", "Grants and containers that contradict the machine or each other.", nil, nil),
-		containers: prometheus.NewDesc("topolet_containers", "Containers known, by kind (exclusive, shared, orphan).", []string{"kind"}, nil),
-		tiers:      prometheus.NewDesc("topolet_enforced_containers", "Running containers with claims, by who keeps others off their CPUs (kernel, runtime, degraded: nobody).", []string{"tier"}, nil),
-		cpus:       prometheus.NewDesc("topolet_cpus", "CPUs, by state (granted, shared).", []string{"state"}, nil),
+		ledger:      l,
+		bad:         bad,
+		claims:      prometheus.NewDesc("topolet_claims", "Claims that hold CPUs.", nil, nil),
+		conflicts:   prometheus.NewDesc("topolet_conflicts", "Grants and containers that contradict the machine or each other.", nil, nil),
+		containers:  prometheus.NewDesc("topolet_containers", "Containers known, by kind (exclusive, shared, orphan).", []string{"kind"}, nil),
+		tiers:       prometheus.NewDesc("topolet_enforced_containers", "Running containers with claims, by who keeps others off their CPUs (kernel, runtime, degraded: nobody).", []string{"tier"}, nil),
+		cpus:        prometheus.NewDesc("topolet_cpus", "CPUs, by state (granted, shared).", []string{"state"}, nil),
+		quarantined: prometheus.NewDesc("topolet_checkpoint_quarantined_grants", "Grants of the checkpoint that could not be used and were set aside at the last start.", nil, nil),
 	}
 }
 
 // Describe implements [prometheus.Collector].
 func (m *ledgerMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.claims, m.conflicts, m.containers, m.tiers, m.cpus} {
+	for _, d := range []*prometheus.Desc{m.claims, m.conflicts, m.containers, m.tiers, m.cpus, m.quarantined} {
 		ch <- d
 	}
 }
@@ -57,6 +61,7 @@ func (m *ledgerMetrics) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	gauge(m.claims, len(grants))
+	gauge(m.quarantined, m.bad)
 	gauge(m.conflicts, len(m.ledger.Conflicts()))
 	for kind, n := range kinds {
 		gauge(m.containers, n, kind)

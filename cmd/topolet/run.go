@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -19,6 +18,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/topolet/topolet/allocator"
+	"github.com/topolet/topolet/allocator/crashpoint"
 	"github.com/topolet/topolet/draplugin"
 	"github.com/topolet/topolet/draplugin/v1alpha1"
 	"github.com/topolet/topolet/nriplugin"
@@ -163,8 +163,9 @@ func run(ctx context.Context, opts runOptions) error {
 	}
 	defer unlock()
 	standing.starts()
+	crashpoint.In(opts.stateDir)
 	store := allocator.FileStore{Path: filepath.Join(opts.stateDir, checkpointName)}
-	grants, err := loadGrants(ctx, store, notes)
+	grants, quarantined, err := loadGrants(ctx, store, notes)
 	if err != nil {
 		return err
 	}
@@ -188,7 +189,7 @@ func run(ctx context.Context, opts runOptions) error {
 		return err
 	}
 	books.counted = dra.CountsClaims
-	registry.MustRegister(runtime, dra, newLedgerMetrics(ledger))
+	registry.MustRegister(runtime, dra, newLedgerMetrics(ledger, quarantined))
 	ready := func() error { return errors.Join(runtime.Ready(), dra.Ready()) }
 	standing.active(probes{
 		// Every event of the runtime needs the ledger's lock.
@@ -209,6 +210,7 @@ func run(ctx context.Context, opts runOptions) error {
 	case <-runtime.Synchronized():
 	}
 	guard.StandInFor(runtime)
+	defer background(ctx, func(ctx context.Context) { runtime.FollowDrift(ctx, drifts{notes}) })()
 	defer background(ctx, func(ctx context.Context) {
 		watch.run(ctx, watchInterval, func(m *topology.Machine) error {
 			if err := ledger.Replace(m); err != nil {
@@ -290,24 +292,35 @@ func reservedCPUs(m *topology.Machine, config v1alpha1.Configuration) (topology.
 	return reserved, nil
 }
 
-// loadGrants reads the checkpoint. One that cannot be used is kept under another
-// name, and the node goes on: running containers keep their CPUs, because the
-// runtime knows them and they are withheld from others.
-func loadGrants(ctx context.Context, store allocator.FileStore, notes *notifier) ([]allocator.Grant, error) {
-	grants, err := store.Load()
-	var unusable *allocator.CheckpointError
-	if !errors.As(err, &unusable) {
-		return grants, err
+// loadGrants reads the checkpoint. What of it cannot be used is kept in another file,
+// and the node goes on with the rest: running containers keep their CPUs, because the
+// runtime knows them and they are withheld from others. Quarantined is how many
+// grants that are, as far as they can be counted.
+func loadGrants(ctx context.Context, store allocator.FileStore, notes *notifier) (grants []allocator.Grant, quarantined int, err error) {
+	const consequence = "their running containers keep their CPUs, others of them cannot start until their pods are created anew"
+	grants, err = store.Load()
+	var said, reason, aside string
+	if bad, ok := errors.AsType[*allocator.BadGrantsError](err); ok {
+		if aside, err = store.Quarantine(bad, grants); err != nil {
+			return nil, 0, errors.Join(bad, err)
+		}
+		reason, quarantined = "CheckpointGrantsUnusable", len(bad.Grants)
+		said = fmt.Sprintf("%d grants of the checkpoint could not be used and are kept in %s: %s. The other %d are in force. "+
+			"The claims of these are unknown: %s", quarantined, aside, bad, len(grants), consequence)
+		err = bad
+	} else if unusable, ok := errors.AsType[*allocator.CheckpointError](err); ok {
+		if aside, err = store.SetAside(); err != nil {
+			return nil, 0, errors.Join(unusable, err)
+		}
+		reason = "CheckpointUnusable"
+		said = fmt.Sprintf("The checkpoint could not be used and is kept as %s: %s. Claims prepared before are unknown: %s", aside, unusable.Reason, consequence)
+		err = unusable
+	} else {
+		return grants, 0, err
 	}
-	aside, asideErr := store.SetAside(time.Now())
-	if asideErr != nil {
-		return nil, errors.Join(err, asideErr)
-	}
-	said := fmt.Sprintf("The checkpoint could not be used and is kept as %s: %s. Claims prepared before are unknown: "+
-		"their running containers keep their CPUs, others of them cannot start until their pods are created anew", aside, unusable.Reason)
 	klog.FromContext(ctx).Error(err, said)
-	notes.Warn(ctx, "CheckpointUnusable", said)
-	return nil, nil
+	notes.Warn(ctx, reason, said)
+	return grants, quarantined, nil
 }
 
 func newClient(kubeconfig string) (kubernetes.Interface, error) {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -99,9 +100,6 @@ func TestACheckpointThatCannotBeUsedIsKept(t *testing.T) {
 		"not JSON":            "{",
 		"of a future version": `{"version": 99, "grants": [], "more": true}`,
 		"without a version":   `{"grants": []}`,
-		"that contradicts itself": `{"version": 1, "grants": [
-			{"uid": "a", "namespace": "n", "name": "a", "pods": [], "parts": [{"request": "r", "domain": "numa-0", "count": 1, "cpus": "1"}]},
-			{"uid": "b", "namespace": "n", "name": "b", "pods": [], "parts": [{"request": "r", "domain": "numa-0", "count": 1, "cpus": "1"}]}]}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -112,7 +110,7 @@ func TestACheckpointThatCannotBeUsedIsKept(t *testing.T) {
 			client := fake.NewClientset()
 			notes := newNotifier(t.Context(), client, "worker")
 			defer notes.shutdown()
-			grants, err := loadGrants(t.Context(), allocator.FileStore{Path: path}, notes)
+			grants, _, err := loadGrants(t.Context(), allocator.FileStore{Path: path}, notes)
 			if err != nil || len(grants) > 0 {
 				t.Fatalf("loaded %v, %v", grants, err)
 			}
@@ -134,6 +132,60 @@ func TestACheckpointThatCannotBeUsedIsKept(t *testing.T) {
 				expect.Error(t, errors.New(message), files[0], "others of them cannot start until their pods are created anew")
 			}
 		})
+	}
+}
+
+func TestBadGrantsAreSetAsideAndTheOthersStay(t *testing.T) {
+	const part = `"parts": [{"request": "r", "domain": "numa-0", "count": 1, "cpus": "%s"}]`
+	grant := func(uid, cpu string) string {
+		return fmt.Sprintf(`{"uid": %q, "namespace": "n", "name": "c", "pods": [], `+part+`}`, uid, cpu)
+	}
+	dir := t.TempDir()
+	store := allocator.FileStore{Path: filepath.Join(dir, checkpointName)}
+	content := fmt.Sprintf(`{"version": 1, "grants": [%s, %s, %s]}`, grant("a", "1"), grant("kept", "2"), grant("b", "1"))
+	if err := os.WriteFile(store.Path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	client := fake.NewClientset()
+	notes := newNotifier(t.Context(), client, "worker")
+	defer notes.shutdown()
+	grants, quarantined, err := loadGrants(t.Context(), store, notes)
+	if err != nil || quarantined != 2 || len(grants) != 1 || grants[0].UID != "kept" {
+		t.Fatalf("loaded %v, quarantined %d, %v", grants, quarantined, err)
+	}
+	expect.State(t, "the Event", func() string {
+		return strings.Join(slices.Collect(maps.Keys(events(t, client))), " ")
+	}, "Node worker worker Warning CheckpointGrantsUnusable")
+	aside, err := filepath.Glob(store.Path + ".unusable-*")
+	if err != nil || len(aside) != 1 {
+		t.Fatalf("kept files: %v, %v", aside, err)
+	}
+	for _, message := range events(t, client) {
+		expect.Error(t, errors.New(message), aside[0], `claim n/c, "a"`, `claim n/c, "b"`, "has CPUs 1", "The other 1 are in force")
+	}
+	metrics := prometheus.NewRegistry()
+	m := topologytest.New(topologytest.Spec{CoresPerL3: 4})
+	ledger, err := allocator.NewLedger(m, allocator.Policy{ReservedCPUs: allocator.DefaultReserved(m)}, store, grants)
+	if err != nil {
+		t.Fatal(err)
+	}
+	metrics.MustRegister(newLedgerMetrics(ledger, quarantined))
+	gathered, err := metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	counted := 0.0
+	for _, f := range gathered {
+		if f.GetName() == "topolet_checkpoint_quarantined_grants" {
+			counted = f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	if counted != 2 {
+		t.Errorf("the metric says %v", counted)
+	}
+	// The next start has nothing to complain of.
+	if again, quarantined, err := loadGrants(t.Context(), store, nil); err != nil || quarantined != 0 || len(again) != 1 {
+		t.Errorf("the next start: %v, %d, %v", again, quarantined, err)
 	}
 }
 
@@ -159,12 +211,12 @@ func TestACheckpointThatCanBeUsedStays(t *testing.T) {
 		Claim: allocator.Claim{UID: "a"},
 		Parts: []allocator.Part{{Request: allocator.Request{Name: "r", Domain: "numa-0", Count: 1}, CPUs: topology.NewCPUSet(1)}},
 	}}} {
-		got, err := loadGrants(ctx, store, nil)
+		got, _, err := loadGrants(ctx, store, nil)
 		if grants != nil {
 			if err := store.Save(grants); err != nil {
 				t.Fatal(err)
 			}
-			got, err = loadGrants(ctx, store, nil)
+			got, _, err = loadGrants(ctx, store, nil)
 		}
 		if err != nil || len(got) != len(grants) {
 			t.Errorf("loaded %v, %v", got, err)
@@ -178,11 +230,19 @@ func TestACheckpointThatCannotBeReadStopsTheStart(t *testing.T) {
 	if err := os.Mkdir(path, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	_, err := loadGrants(t.Context(), allocator.FileStore{Path: path}, nil)
-	expect.Error(t, err, "read checkpoint")
+	_, _, err := loadGrants(t.Context(), allocator.FileStore{Path: path}, nil)
+	expect.Error(t, err, "read checkpoint", "make the file readable", "drain the node and move it away")
 	if _, err := os.Stat(path); err != nil {
 		t.Errorf("it was moved: %v", err)
 	}
+}
+
+// The kernel lets nobody make files there.
+func TestAStateFolderThatCannotBeWrittenStopsTheStart(t *testing.T) {
+	_, err := lockStateDir(t.Context(), "/sys/kernel", func() {})
+	expect.Error(t, err, "lock the state folder", "make folder /sys/kernel writable")
+	_, err = lockStateDir(t.Context(), "/sys/kernel/topolet", func() {})
+	expect.Error(t, err, "state folder", "make folder /sys/kernel writable")
 }
 
 func TestASecondInstanceWaitsForTheFirst(t *testing.T) {

@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
+
+	"github.com/topolet/topolet/allocator"
 )
 
 const (
@@ -24,11 +26,11 @@ const (
 // if there is one. The kernel drops the lock with the process, however it ends.
 func lockStateDir(ctx context.Context, dir string, standBy func()) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("state folder: %w", err)
+		return nil, fmt.Errorf("state folder: %w", &allocator.SaveError{Path: dir, Err: err})
 	}
 	file, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("lock the state folder: %w", err)
+		return nil, fmt.Errorf("lock the state folder: %w", &allocator.SaveError{Path: filepath.Join(dir, lockName), Err: err})
 	}
 	said := false
 	for {

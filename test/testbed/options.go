@@ -50,6 +50,9 @@ type Options struct {
 	// WithoutTopolet makes Up leave the topolet image alone, for work on a
 	// tree whose topolet command does not compile. It is not recorded.
 	WithoutTopolet bool
+	// TopoletTags are the build tags of topolet's image. They are not recorded: an Up
+	// without them makes the ordinary image again.
+	TopoletTags []string
 
 	// Source is the folder of the testbed's Go module. Empty means that it is
 	// looked for from the working directory upwards.

@@ -148,7 +148,7 @@ func (t *Testbed) Up(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.Builder, c.WithoutTopolet = builder, t.options.WithoutTopolet
+	c.Builder, c.WithoutTopolet, c.TopoletTags = builder, t.options.WithoutTopolet, t.options.TopoletTags
 	if err := c.Run(ctx, action.Up()); err != nil {
 		return err
 	}

@@ -79,6 +79,7 @@ func up(o *testbed.Options) *cobra.Command {
 	f.StringVar(&gates, "feature-gates", "", "Name=true,Other=false for API server, controller manager, scheduler and kubelet")
 	f.StringVar(&runtimeConfig, "runtime-config", "", "API versions to switch, as in the API server's flag")
 	f.BoolVar(&o.WithoutTopolet, "without-topolet", false, "leave the topolet image alone, for a tree that does not compile")
+	f.StringSliceVar(&o.TopoletTags, "topolet-tags", nil, "build tags of the topolet image, until the next up")
 	f.IntVar(&o.APIServerPort, "api-server-port", 0, "API server's port on loopback (default 6443, or a free one)")
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
 		if cmd.Flags().Changed("runtime-config") {

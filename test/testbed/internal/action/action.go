@@ -26,7 +26,9 @@ type Context struct {
 	Builder binaries.Builder
 	// WithoutTopolet leaves the topolet image alone.
 	WithoutTopolet bool
-	Log            *progress.Log
+	// TopoletTags are the build tags of topolet.
+	TopoletTags []string
+	Log         *progress.Log
 
 	step *progress.Step
 }

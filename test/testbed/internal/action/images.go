@@ -46,7 +46,7 @@ func (c *Context) Images(ctx context.Context) ([]images.Image, error) {
 		return list, nil
 	}
 	c.step.Waiting("go build ./cmd/topolet")
-	if err := c.Builder.BuildStatic(ctx, filepath.Join(c.Builder.Source, "..", ".."), "./cmd/topolet", c.TopoletProgram()); err != nil {
+	if err := c.Builder.BuildStatic(ctx, filepath.Join(c.Builder.Source, "..", ".."), "./cmd/topolet", c.TopoletProgram(), c.TopoletTags...); err != nil {
 		return nil, fmt.Errorf("%w\nwithout it the cluster comes up with --without-topolet", err)
 	}
 	return append(list, images.Image{Ref: TopoletImage, Program: c.TopoletProgram(), Path: "/topolet"}), nil

@@ -191,10 +191,10 @@ func (b Builder) build(ctx context.Context, p Program, target string) error {
 	return nil
 }
 
-// BuildStatic builds a static program of another module, without the cache:
+// BuildStatic builds a static program of another module with build tags, without the cache:
 // the Go command's own cache makes a repeated build short.
-func (b Builder) BuildStatic(ctx context.Context, moduleDir, pkg, target string) error {
-	cmd := b.goCommand(ctx, "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", target, pkg)
+func (b Builder) BuildStatic(ctx context.Context, moduleDir, pkg, target string, tags ...string) error {
+	cmd := b.goCommand(ctx, "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-tags", strings.Join(tags, ","), "-o", target, pkg)
 	cmd.Dir = moduleDir
 	cmd.Env = append(cmd.Env, "CGO_ENABLED=0")
 	if err := run(cmd); err != nil {

@@ -1,0 +1,46 @@
+// Package crashpoint names the moments between two lasting effects of topolet, at
+// which its process may end: a test kills it at each of them and looks at what the
+// next process makes of the rest.
+//
+// Ordinary builds have none of it: [Reached] and [In] are empty. A program built
+// with the tag crashpoints ends, as if by SIGKILL, when it reaches the point that the
+// file [FileName] in its state folder names.
+package crashpoint
+
+// Point is a moment at which the process may end.
+type Point string
+
+// The points, in the order in which the life of a claim passes them. Saving is part
+// of a grant and of a release.
+const (
+	// CheckpointWritten: the new checkpoint is on the disk under its temporary name.
+	CheckpointWritten Point = "checkpoint-written"
+	// CheckpointRenamed: it has the checkpoint's name, perhaps not on the disk yet.
+	CheckpointRenamed Point = "checkpoint-renamed"
+	// CheckpointSynced: its name is on the disk too.
+	CheckpointSynced Point = "checkpoint-synced"
+	// Granted: the grant is stored, and there is no CDI spec.
+	Granted Point = "granted"
+	// SpecWritten: there is a CDI spec, and the kubelet has no answer.
+	SpecWritten Point = "spec-written"
+	// Admitted: a container has its CPUs, and the runtime has no answer.
+	Admitted Point = "admitted"
+	// Verified: a container may start, and the runtime has no answer.
+	Verified Point = "verified"
+	// ReleaseStored: the release is stored, and the CDI spec is still there.
+	ReleaseStored Point = "release-stored"
+	// SpecRemoved: nothing is left of the claim, and the kubelet has no answer.
+	SpecRemoved Point = "spec-removed"
+)
+
+// All returns every point.
+func All() []Point {
+	return []Point{
+		CheckpointWritten, CheckpointRenamed, CheckpointSynced, Granted, SpecWritten,
+		Admitted, Verified, ReleaseStored, SpecRemoved,
+	}
+}
+
+// FileName is the name of the file in the state folder that says at which point to
+// crash. It is removed before, so that the next process lives.
+const FileName = "crashpoint"
