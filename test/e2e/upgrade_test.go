@@ -325,7 +325,7 @@ func newChurn(t *testing.T, namespace string, held, pool topology.CPUSet) *churn
 	return c
 }
 
-func (c *churn) loop(kind string, want topology.CPUSet, make func(name string) *corev1.Pod) {
+func (c *churn) loop(kind string, want topology.CPUSet, pod func(name string) *corev1.Pod) {
 	ctx := c.t.Context()
 	pods := cluster.Client.CoreV1().Pods(c.namespace)
 	for i := 0; ; i++ {
@@ -334,7 +334,7 @@ func (c *churn) loop(kind string, want topology.CPUSet, make func(name string) *
 			return
 		default:
 		}
-		p := make(fmt.Sprintf("%s-%d", kind, i))
+		p := pod(fmt.Sprintf("%s-%d", kind, i))
 		p.Spec.RestartPolicy = corev1.RestartPolicyNever
 		p.Spec.Containers[0].Args = []string{"-for", "200ms"}
 		if _, err := pods.Create(ctx, p, metav1.CreateOptions{}); err != nil {
