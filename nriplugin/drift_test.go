@@ -70,17 +70,13 @@ func TestAContainerThatIsMovedFromOutsideIsMovedBack(t *testing.T) {
 			cpu := n.grant("claim", "x", "numa-1", 2)
 			a, x := n.run("a"), n.run("x", device("claim"))
 			n.asked()
-			report := &told{}
-			n.follow(report)
+			n.follow(&told{})
 			n.stray(a, "0-7")
 			n.waitCPUs(a, "0-3,6-7")
 			n.stray(x, "0-7")
 			n.waitCPUs(x, cpu)
 			if n.drifts() < 2 {
 				t.Errorf("counted %v times", n.drifts())
-			}
-			if said := report.all(); said != "[]" {
-				t.Errorf("the pods were told %s", said)
 			}
 		})
 	}

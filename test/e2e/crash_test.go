@@ -53,10 +53,19 @@ func TestACrashAtEveryPoint(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), restartLimit)
 		defer cancel()
 		topoletBuild(ctx)
-		if p, err := daemon(ctx); err != nil {
+		p, err := daemon(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		deletePod(ctx, t, harness.Namespace, p.Name)
+		if err := harness.Wait(ctx, restartLimit, "the ordinary topolet to be ready", func(ctx context.Context) error {
+			p, err := daemon(ctx)
+			if err == nil && (len(p.Status.ContainerStatuses) != 1 || !p.Status.ContainerStatuses[0].Ready) {
+				err = fmt.Errorf("pod %s is not", p.Name)
+			}
+			return err
+		}); err != nil {
 			t.Error(err)
-		} else {
-			deletePod(ctx, t, harness.Namespace, p.Name)
 		}
 	})
 	topoletBuild(t.Context(), "--topolet-tags", "crashpoints")
