@@ -12,6 +12,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/topolet/topolet/allocator"
+	"github.com/topolet/topolet/allocator/crashpoint"
 	"github.com/topolet/topolet/nriplugin/partition"
 )
 
@@ -94,6 +95,7 @@ func (k *kernelTier) start(ctx context.Context, id allocator.ContainerID) (alloc
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", notStarted(own.Entry, "the kernel does not keep others off its CPUs"), err)
 	}
+	crashpoint.Reached(crashpoint.PartitionMade)
 	k.note(ctx, *own, allocator.Enforcement{Tier: allocator.KernelTier})
 	return allocator.KernelTier, nil
 }

@@ -25,6 +25,11 @@ const (
 	SpecWritten Point = "spec-written"
 	// Admitted: a container has its CPUs, and the runtime has no answer.
 	Admitted Point = "admitted"
+	// PartitionPrepared: the cgroups above a container pass its CPUs down, and its own
+	// is no partition yet.
+	PartitionPrepared Point = "partition-prepared"
+	// PartitionMade: it is one, and the ledger does not know.
+	PartitionMade Point = "partition-made"
 	// Verified: a container may start, and the runtime has no answer.
 	Verified Point = "verified"
 	// ReleaseStored: the release is stored, and the CDI spec is still there.
@@ -37,7 +42,7 @@ const (
 func All() []Point {
 	return []Point{
 		CheckpointWritten, CheckpointRenamed, CheckpointSynced, Granted, SpecWritten,
-		Admitted, Verified, ReleaseStored, SpecRemoved,
+		Admitted, PartitionPrepared, PartitionMade, Verified, ReleaseStored, SpecRemoved,
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/topolet/topolet/allocator/crashpoint"
 	"github.com/topolet/topolet/topology"
 )
 
@@ -51,6 +52,7 @@ func (t *Tree) Activate(ctx context.Context, p Partition, live []Partition) erro
 		return err
 	}
 	err = t.prepare(p, all)
+	crashpoint.Reached(crashpoint.PartitionPrepared)
 	if err == nil {
 		err = t.enter(p)
 	}

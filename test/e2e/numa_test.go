@@ -48,7 +48,7 @@ func TestNUMAMachine(t *testing.T) {
 		}
 		forget(ctx, t, name)
 	})
-	if err := cluster.NUMAUp(ctx, "--image", diskDriverImage+"="+buildDiskDriver(t)); err != nil {
+	if err := cluster.NUMAUp(ctx, "--image", diskDriverImage+"="+buildDiskDriver(t), "--image", crashingImage+"="+buildCrashing(t)); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("node ready %.1f s after the start", time.Since(begin).Seconds())
@@ -91,9 +91,11 @@ func TestNUMAMachine(t *testing.T) {
 	t.Run("PCI functions are at their NUMA node and root", func(t *testing.T) { pciFunctions(t, node) })
 	t.Run("the kernel keeps everyone off claimed CPUs", func(t *testing.T) { kernelTier(t, node) })
 	t.Run("the runtime keeps containers off claimed CPUs", func(t *testing.T) { runtimeTier(t, node) })
+	t.Run("topolet dies while partitions are made", func(t *testing.T) { crashesOnMachine(t, node) })
 	t.Run("a claim whose CPU goes offline is told, its neighbour is not", func(t *testing.T) { cpuGoesOffline(t, node) })
 	t.Run("an unplugged function is no longer published", func(t *testing.T) { functionIsUnplugged(t, node) })
 	t.Run("a snapshot is the machine", func(t *testing.T) { snapshotIsTheMachine(t, node) })
+	t.Run("after a power loss all have what they had", func(t *testing.T) { powerLoss(t, node) })
 }
 
 // forget removes what a node that is gone leaves in the cluster, and waits until the
