@@ -149,6 +149,10 @@ func (l *Ledger) enter(claim Claim, requests []Request) (g Grant, undo func(), e
 func (l *Ledger) assemble(claim Claim, requests []Request) (Grant, error) {
 	g := Grant{Claim: claim}
 	free, near := l.inventory.Machine.Online.Difference(l.busy()), l.inventory.near(requests)
+	if part, ok := l.regained(claim, requests); ok {
+		g.Parts = []Part{part}
+		return g, nil
+	}
 	for _, r := range requests {
 		part, err := l.serve(r, free, near, g.Parts)
 		if err != nil {
@@ -158,6 +162,41 @@ func (l *Ledger) assemble(claim Claim, requests []Request) (Grant, error) {
 		g.Parts = append(g.Parts, part)
 	}
 	return g, nil
+}
+
+// regained is the part of a claim whose grant was lost while its containers went on: they
+// keep the CPUs on which they are. It is tried for claims of one request without further
+// wishes, for which these CPUs are surely what it was.
+func (l *Ledger) regained(claim Claim, requests []Request) (Part, bool) {
+	if len(requests) != 1 {
+		return Part{}, false
+	}
+	r := requests[0]
+	d, ok := l.inventory.Domain(r.Domain)
+	if !ok || r.SharedPool || r.IdleSiblings {
+		return Part{}, false
+	}
+	var cpus, others topology.CPUSet
+	for _, c := range l.containers {
+		foreign := func(ref Ref) bool { return ref.Claim != claim.UID || ref.Request != "" && ref.Request != r.Name }
+		if len(c.Claims) > 0 && slices.Contains(claim.Pods, c.Pod) && !slices.ContainsFunc(c.Claims, foreign) {
+			cpus = cpus.Union(c.Observed)
+		} else if l.isOrphan(&c.Container) {
+			others = others.Union(c.Observed)
+		}
+	}
+	for _, g := range l.grants {
+		others = others.Union(g.CPUs())
+	}
+	whole := cpus.Union(l.inventory.siblings(cpus))
+	if cpus.IsEmpty() || cpus.Intersects(others) || cpus.Size() != r.Count || !whole.Equals(cpus) || !cpus.IsSubsetOf(d.CPUs.Intersection(l.inventory.Machine.Online)) {
+		return Part{}, false
+	}
+	part := Part{Request: r, CPUs: cpus}
+	if r.LocalMemory {
+		part.MemoryNodes = d.MemoryNodes
+	}
+	return part, true
 }
 
 // serve chooses what one request gets. Near are the CPUs beside what else the claim

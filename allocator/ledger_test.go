@@ -486,3 +486,34 @@ func TestNoContainerComesToAClaimWhoseReleaseIsBeingStored(t *testing.T) {
 		t.Errorf("a container that came after the release had failed: %v", err)
 	}
 }
+
+// The grant was lost with the checkpoint, and the kubelet prepares the claim again.
+func TestAClaimThatComesAgainFindsItsContainerWhereItWas(t *testing.T) {
+	for name, test := range map[string]struct {
+		observed, other string // the other's claim is unknown as well
+		owner           string
+		want            string
+	}{
+		"alone there":                   {"2-3", "", "pod", "2-3"},
+		"beside somebody else":          {"2-3", "3", "pod", "refused"},
+		"on other CPUs than a claim's":  {"2", "", "pod", "1,3"},
+		"outside of the device":         {"3-4", "", "pod", "1-2"},
+		"of a pod that is not for it":   {"2-3", "", "stranger", "refused"},
+		"on reserved CPUs, as a mishap": {"0-1", "", "pod", "2-3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLedger(t, &memory{})
+			own, other := claiming("a", PodUID(test.owner), "x"), claiming("b", "pod", "lost")
+			own.Observed, other.Observed = set(t, test.observed), set(t, test.other)
+			l.Sync([]Container{own, other})
+			g, err := l.Grant(claim("x", "pod"), cpus(2, "numa-0"))
+			got := g.CPUs().String()
+			if err != nil {
+				got = "refused"
+			}
+			if got != test.want {
+				t.Errorf("got %s, want %s: %v", got, test.want, err)
+			}
+		})
+	}
+}
