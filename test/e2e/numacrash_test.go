@@ -90,6 +90,7 @@ func crashOnMachineAt(t *testing.T, node harness.Node, ns string, beside exclusi
 		t.Fatal(err)
 	}
 	cpus := running(t, ns, name, "main").Allowed
+	waitDaemonOn(t, node, "topolet", func(p corev1.Pod) bool { return p.Status.ContainerStatuses[0].RestartCount > 0 })
 	waitEnforced(t, node, ns, name, cpus)
 	waitEnforced(t, node, ns, "beside", beside.cpus)
 	if cpus.Size() != 2 || cpus.Intersects(beside.cpus) {
@@ -117,30 +118,36 @@ func waitEnforced(t *testing.T, node harness.Node, ns, pod string, cpus topology
 // kubelet starts it again at once when it dies.
 func replaceDaemonOn(t *testing.T, node harness.Node) {
 	t.Helper()
-	find := func(ctx context.Context) (corev1.Pod, error) {
-		pods, err := cluster.Client.CoreV1().Pods(harness.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + node.Name})
-		if err != nil {
-			return corev1.Pod{}, err
-		}
-		if len(pods.Items) != 1 {
-			return corev1.Pod{}, fmt.Errorf("there are %d", len(pods.Items))
-		}
-		return pods.Items[0], nil
-	}
-	old, err := find(t.Context())
+	old, err := daemonOn(t.Context(), node)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := cluster.Client.CoreV1().Pods(harness.Namespace).Delete(t.Context(), old.Name, metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](5)}); err != nil {
 		t.Fatal(err)
 	}
-	if err := harness.Wait(t.Context(), restartLimit, "a new topolet to be ready", func(ctx context.Context) error {
-		p, err := find(ctx)
+	waitDaemonOn(t, node, "a new topolet", func(p corev1.Pod) bool { return p.UID != old.UID })
+}
+
+func daemonOn(ctx context.Context, node harness.Node) (corev1.Pod, error) {
+	pods, err := cluster.Client.CoreV1().Pods(harness.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + node.Name})
+	if err != nil {
+		return corev1.Pod{}, err
+	}
+	if len(pods.Items) != 1 {
+		return corev1.Pod{}, fmt.Errorf("there are %d", len(pods.Items))
+	}
+	return pods.Items[0], nil
+}
+
+func waitDaemonOn(t *testing.T, node harness.Node, what string, is func(corev1.Pod) bool) {
+	t.Helper()
+	if err := harness.Wait(t.Context(), restartLimit, what+" to be ready", func(ctx context.Context) error {
+		p, err := daemonOn(ctx, node)
 		if err != nil {
 			return err
 		}
-		if p.UID == old.UID || len(p.Status.ContainerStatuses) != 1 || !p.Status.ContainerStatuses[0].Ready {
-			return fmt.Errorf("pod %s is not, or is the old one", p.Name)
+		if len(p.Status.ContainerStatuses) != 1 || !p.Status.ContainerStatuses[0].Ready || !is(p) {
+			return fmt.Errorf("pod %s is not: %+v", p.Name, p.Status.ContainerStatuses)
 		}
 		return nil
 	}); err != nil {
