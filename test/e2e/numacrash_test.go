@@ -164,7 +164,7 @@ func powerLoss(t *testing.T, node harness.Node) {
 		held[name] = startIdle(t, node, ns, name, i+1).cpus
 	}
 	start(t, ns, podOn(node, "plain"))
-	claimFor(t, ns, "pending", "4", atNUMANode(1))
+	claimFor(t, ns, "pending", "2", atNUMANode(3))
 	if _, err := cluster.Testbed(t.Context(), "numa", "reset"); err != nil {
 		t.Fatal(err)
 	}
