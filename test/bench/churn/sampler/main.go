@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -29,6 +30,9 @@ const (
 	// where looking is slow, it must not become the load.
 	pause = 50 * time.Millisecond
 	idle  = 4
+
+	// niceness has it look also while the machine is busy, which is when it matters.
+	niceness = -15
 
 	writeInterval = time.Second
 	fetchLimit    = 30 * time.Second
@@ -74,6 +78,12 @@ func start(dir string) error {
 	cmd := exec.CommandContext(context.Background(), "/proc/self/exe", args...) //nolint:gosec // this program, with its own arguments
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	// A new process has the priority of the thread that made it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := syscall.Setpriority(syscall.PRIO_PROCESS, 0, niceness); err != nil {
+		fmt.Fprintln(log, "sampler: it has no priority over the load, and its gaps are longer:", err)
+	}
 	return errors.Join(cmd.Start(), log.Close())
 }
 
