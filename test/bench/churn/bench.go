@@ -9,6 +9,9 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/topolet/topolet/test/harness"
 	"github.com/topolet/topolet/topology"
 )
@@ -123,7 +126,7 @@ func (b *bench) finish(ctx context.Context, o *observer, namespace string, r *re
 		if failed == nil {
 			r.NRI, failed = readNRIEvents(page)
 		}
-		err = errors.Join(err, failed)
+		err = errors.Join(err, failed, b.complaints(ctx, r))
 	}
 	log, failed := b.node.ReadFile(filepath.Join(b.Var("TESTBED_LOGS"), "containerd.log"))
 	if failed != nil {
@@ -132,6 +135,31 @@ func (b *bench) finish(ctx context.Context, o *observer, namespace string, r *re
 	times, failed := readRuntimeLog(string(log), namespace)
 	r.take(times)
 	return errors.Join(err, failed)
+}
+
+// complaints counts the errors in the log of topolet on the node, as klog marks them.
+func (b *bench) complaints(ctx context.Context, r *result) error {
+	daemons := b.Client.CoreV1().Pods(harness.Namespace)
+	list, err := daemons.List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + b.node.Name})
+	if err != nil {
+		return fmt.Errorf("topolet's pod: %w", err)
+	}
+	for _, pod := range list.Items {
+		log, err := daemons.GetLogs(pod.Name, &corev1.PodLogOptions{}).DoRaw(ctx)
+		if err != nil {
+			return fmt.Errorf("topolet's log: %w", err)
+		}
+		for line := range strings.Lines(string(log)) {
+			if !strings.HasPrefix(line, "E") {
+				continue
+			}
+			r.Complaints++
+			if r.Complaint == "" {
+				r.Complaint = strings.TrimSpace(line)
+			}
+		}
+	}
+	return nil
 }
 
 // threads is how many CPUs a core has on the node.

@@ -63,14 +63,15 @@ topolet_nri_event_seconds_bucket{event="CreateContainer",outcome="error",le="+In
 topolet_nri_event_seconds_bucket{event="CreateContainer",outcome="ok",le="0.001"} 4
 topolet_nri_event_seconds_bucket{event="CreateContainer",outcome="ok",le="0.002"} 8
 topolet_nri_event_seconds_bucket{event="CreateContainer",outcome="ok",le="+Inf"} 8
-topolet_nri_event_seconds_sum{event="CreateContainer",outcome="ok"} 1
+topolet_nri_event_seconds_sum{event="CreateContainer",outcome="ok"} 0.02
+topolet_nri_event_seconds_count{event="CreateContainer",outcome="ok"} 8
 topolet_nri_event_seconds_bucket{event="StartContainer",outcome="ok",le="0.001"} 0
 topolet_nri_event_seconds_bucket{event="StartContainer",outcome="ok",le="+Inf"} 1
 `)
 	if err != nil || len(got) != 2 {
 		t.Fatal(got, err)
 	}
-	if e := got[0]; e.Event != "CreateContainer" || e.Count != 10 || e.Errors != 2 || e.P50ms < 1.1 || e.P50ms > 1.2 || e.P99IsMore {
+	if e := got[0]; e.Event != "CreateContainer" || e.Count != 10 || e.Errors != 2 || e.P50ms < 1.1 || e.P50ms > 1.2 || e.P99IsMore || e.MeanMs != 2 {
 		t.Errorf("%+v", e)
 	}
 	if e := got[1]; e.Count != 1 || !e.P99IsMore || e.P99ms != 1 {

@@ -14,37 +14,47 @@ type nriEvent struct {
 	Event         string
 	Count, Errors int
 	P50ms, P99ms  float64
+	// MeanMs is exact, also beyond the buckets.
+	MeanMs float64
 	// P99IsMore is true when P99ms is the bound of the last bucket that has one.
 	P99IsMore bool `json:",omitempty"`
 }
 
-const nriMetric = "topolet_nri_event_seconds_bucket"
+const (
+	nriBuckets = "topolet_nri_event_seconds_bucket{"
+	nriSums    = "topolet_nri_event_seconds_sum{"
+)
 
 // readNRIEvents reads Prometheus' text format. The buckets' bounds double, so the
 // quantiles are rough; within a bucket they are interpolated.
 func readNRIEvents(text string) ([]nriEvent, error) {
 	buckets := map[string]map[float64]float64{} // by event and bound, each with all below
-	errorsOf := map[string]float64{}
+	errorsOf, seconds := map[string]float64{}, map[string]float64{}
 	for line := range strings.Lines(text) {
-		rest, ok := strings.CutPrefix(line, nriMetric+"{")
-		if !ok {
+		rest, isBucket := strings.CutPrefix(line, nriBuckets)
+		sum, isSum := strings.CutPrefix(rest, nriSums)
+		if !isBucket && !isSum {
 			continue
 		}
-		labels, value, _ := strings.Cut(strings.TrimSpace(rest), "} ")
+		labels, value, _ := strings.Cut(strings.TrimSpace(sum), "} ")
 		of := map[string]string{}
 		for label := range strings.SplitSeq(labels, ",") {
 			name, quoted, _ := strings.Cut(label, "=")
 			of[name] = strings.Trim(quoted, `"`)
 		}
-		bound, err := strconv.ParseFloat(of["le"], 64)
-		if err != nil {
-			return nil, fmt.Errorf("topolet's metrics: %q: %w", line, err)
-		}
+		event := of["event"]
 		n, err := strconv.ParseFloat(value, 64)
 		if err != nil {
 			return nil, fmt.Errorf("topolet's metrics: %q: %w", line, err)
 		}
-		event := of["event"]
+		if isSum {
+			seconds[event] += n
+			continue
+		}
+		bound, err := strconv.ParseFloat(of["le"], 64)
+		if err != nil {
+			return nil, fmt.Errorf("topolet's metrics: %q: %w", line, err)
+		}
 		if buckets[event] == nil {
 			buckets[event] = map[float64]float64{}
 		}
@@ -60,6 +70,7 @@ func readNRIEvents(text string) ([]nriEvent, error) {
 		events = append(events, nriEvent{
 			Event: event, Count: int(h[math.Inf(1)]), Errors: int(errorsOf[event]),
 			P50ms: 1000 * p50, P99ms: 1000 * p99, P99IsMore: beyond,
+			MeanMs: 1000 * seconds[event] / h[math.Inf(1)],
 		})
 	}
 	slices.SortFunc(events, func(a, b nriEvent) int { return strings.Compare(a.Event, b.Event) })

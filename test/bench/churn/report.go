@@ -30,8 +30,11 @@ type result struct {
 	// Runtime has how long containerd took, by call and kind of container.
 	Runtime []runtimeCall
 	NRI     []nriEvent `json:",omitempty"`
-	Seen    sample.Result
-	Logs    logCheck
+	// Complaints are errors in topolet's log, the first of them in full.
+	Complaints int
+	Complaint  string `json:",omitempty"`
+	Seen       sample.Result
+	Logs       logCheck
 }
 
 type runtimeCall struct {
@@ -75,6 +78,7 @@ func (r *result) report(w io.Writer, o options) error {
 		r.Machine, with, r.Seconds, r.Created, r.Restarts)
 	fmt.Fprintf(w, "at the end: %d containers running, %d claims pending\n", r.Running, r.Pending)
 	fmt.Fprintf(w, "calls of the runtime that failed: %d %s\n", r.Failed, r.Failure)
+	fmt.Fprintf(w, "errors in topolet's log: %d %s\n", r.Complaints, r.Complaint)
 	s := r.Seen
 	fmt.Fprintf(w, "%d samples, longest gap %v, a look takes %v, at most %v\n", s.Samples,
 		s.LongestGap.Round(time.Millisecond), s.MeanSample.Round(10*time.Microsecond), s.LongestSample.Round(10*time.Microsecond))
@@ -101,13 +105,13 @@ func (r *result) report(w io.Writer, o options) error {
 	}
 	if len(r.NRI) > 0 {
 		fmt.Fprintln(w)
-		fmt.Fprintln(t, "topolet\terrors\tevents\tp50 ms\tp99 ms\t")
+		fmt.Fprintln(t, "topolet\terrors\tevents\tp50 ms\tp99 ms\tmean ms\t")
 		for _, e := range r.NRI {
 			more := ""
 			if e.P99IsMore {
 				more = ">"
 			}
-			fmt.Fprintf(t, "%s\t%d\t%d\t%.2f\t%s%.2f\t\n", e.Event, e.Errors, e.Count, e.P50ms, more, e.P99ms)
+			fmt.Fprintf(t, "%s\t%d\t%d\t%.2f\t%s%.2f\t%.2f\t\n", e.Event, e.Errors, e.Count, e.P50ms, more, e.P99ms, e.MeanMs)
 		}
 		if err := t.Flush(); err != nil {
 			return err
