@@ -68,6 +68,12 @@ bench-scheduling: ## Measure the real scheduler with 1,000 simulated nodes, agai
 	@go build -o bin/bench-scheduling ./test/bench/scheduling
 	@bin/bench-scheduling $(SCHEDULING_FLAGS)
 
+# CHURN_FLAGS are those of the program, such as -for, -machine, -without and -json.
+.PHONY: bench-churn
+bench-churn: ## Have 200 containers and 20 claims come and go on a real node, and watch the claimed CPUs (10 minutes, needs root; CHURN_FLAGS=…).
+	@go build -o bin/bench-churn ./test/bench/churn
+	@bin/bench-churn $(CHURN_FLAGS)
+
 ##@ Lint
 
 # Each tool has a module of its own under test/tools. `go tool` builds it once
