@@ -9,10 +9,15 @@
 //	                 pool shrinks before an exclusive container exists
 //	PostCreate       from here on the runtime heeds updates of the container
 //	StartContainer   the cgroup exists and the workload has not run: the CPUs are
-//	                 read back from the kernel, and a wrong set fails the start
+//	                 read back from the kernel, which is asked to keep everyone else
+//	                 off them (package partition); what is not so fails the start
 //	PostStart        updates that came meanwhile were not heeded: they come again
 //	UpdateContainer  the container keeps its CPUs whatever else changes
 //	Stop, Remove     the container is forgotten; either may be missing
+//
+// Between the events the kernel's cpusets and partitions are held against the ledger
+// now and then, and put right. A second connection, the [Guard], refuses containers
+// that no active plugin has placed.
 //
 // CPUs that come back outside any event ([Plugin.Push]) are given to the shared
 // containers by an update of the plugin's own accord.
