@@ -193,16 +193,27 @@ func (k *kernelTier) end(ctx context.Context, id allocator.ContainerID) {
 // keep compares the kernel's partitions with those wanted, now and then and when
 // asked to, until the context ends.
 func (k *kernelTier) keep(ctx context.Context) {
+	// The cgroup of a container that has stopped goes a moment later, and what is above
+	// it can be tidied then only: so it is tried more than once.
+	const tries = 3
 	ticker := time.NewTicker(partitionInterval)
 	defer ticker.Stop()
+	untidy := tries
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		case <-k.kick:
+			untidy = tries
 		}
-		k.reconcile(ctx)
+		if k.reconcile(ctx) {
+			untidy = tries
+		}
+		if untidy > 0 && k.Partitions != nil {
+			untidy--
+			k.tidy(ctx)
+		}
 	}
 }
 
@@ -214,7 +225,8 @@ func (k *kernelTier) look() {
 	}
 }
 
-func (k *kernelTier) reconcile(ctx context.Context) {
+// reconcile returns whether anything has changed.
+func (k *kernelTier) reconcile(ctx context.Context) (changed bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	holders := k.ledger.Holders()
@@ -223,13 +235,17 @@ func (k *kernelTier) reconcile(ctx context.Context) {
 			continue // its start sees to it
 		}
 		holders[i].Enforcement = k.mend(ctx, h, holders)
-		k.note(ctx, h, holders[i].Enforcement)
+		changed = k.note(ctx, h, holders[i].Enforcement) || changed
 	}
-	if k.Partitions == nil {
-		return
-	}
-	if err := k.Partitions.Tidy(ctx, liveOf(holders)); err != nil {
-		klog.FromContext(ctx).Error(err, "Cgroups above claimed containers keep CPUs that nobody claims, trying again", "in", partitionInterval)
+	return changed
+}
+
+// tidy cleans up above the containers' cgroups.
+func (k *kernelTier) tidy(ctx context.Context) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.Partitions.Tidy(ctx, liveOf(k.ledger.Holders())); err != nil {
+		klog.FromContext(ctx).Error(err, "Cgroups above claimed containers keep CPUs that nobody claims")
 	}
 }
 
@@ -266,14 +282,15 @@ func (k *kernelTier) mend(ctx context.Context, h allocator.Holder, holders []all
 	return allocator.Enforcement{Tier: allocator.KernelTier}
 }
 
-func (k *kernelTier) note(ctx context.Context, h allocator.Holder, e allocator.Enforcement) {
+func (k *kernelTier) note(ctx context.Context, h allocator.Holder, e allocator.Enforcement) (changed bool) {
 	if !k.ledger.Enforced(h.ID, e) {
-		return
+		return false
 	}
 	if e.Tier == allocator.DegradedTier {
 		klog.FromContext(ctx).Error(nil, "A container's CPUs are not kept from others", "container", h.ID, "pod", klog.KRef(h.PodNamespace, h.PodName), "reason", e.Reason)
 	}
 	k.Changed()
+	return true
 }
 
 // liveOf are the partitions that exist.
