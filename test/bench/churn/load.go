@@ -41,9 +41,9 @@ type load struct {
 	observer  *observer
 	// cores is how many CPUs a claim for one gets: the threads of a core.
 	cores int
-	// starting has room for as many pods as may be started at the same time. One for which
-	// there are no CPUs is not being started.
-	starting chan struct{}
+	// starting has room, for each kind, for as many pods as may be started at the same time.
+	// One for which there are no CPUs is not being started.
+	starting map[string]chan struct{}
 
 	mu   sync.Mutex
 	logs logCheck
@@ -148,9 +148,9 @@ func (l *load) start(ctx context.Context, kind, name string) error {
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	case l.starting <- struct{}{}:
+	case l.starting[kind] <- struct{}{}:
 	}
-	defer func() { <-l.starting }()
+	defer func() { <-l.starting[kind] }()
 	pod, err := l.Client.CoreV1().Pods(l.namespace).Create(ctx, l.pod(kind, name), metav1.CreateOptions{})
 	if err != nil {
 		return fmt.Errorf("create a pod: %w", err)

@@ -63,7 +63,7 @@ func main() {
 	flag.IntVar(&o.containers, "containers", 200, "how many shared containers there are")
 	flag.IntVar(&o.perPod, "per-pod", 10, "how many of them are in a pod; a kubelet takes 110 pods")
 	flag.IntVar(&o.exclusive, "exclusive", 20, "how many pods with a claim for one core each there are, running or pending")
-	flag.IntVar(&o.starting, "starting", 4, "how many pods may be started at the same time; 1 or 2 for a slow machine")
+	flag.IntVar(&o.starting, "starting", 4, "how many pods of each kind may be started at the same time; 1 for the emulated machine")
 	flag.Uint64Var(&o.seed, "seed", 1, "of the pods' lives")
 	flag.StringVar(&o.json, "json", "", "append the result to this `file`, as a line of JSON")
 	flag.Parse()
