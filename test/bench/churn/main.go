@@ -12,6 +12,9 @@
 //	nri.go         how long topolet took of that, by its own metrics
 //	report.go      the progress, the table and the line of JSON
 //
+// The emulated machine takes seconds to start a container: give it fewer of them, with
+// -containers, -exclusive and -starting, or much time.
+//
 // With -without the same pods come and go without topolet. What starting containers takes
 // longer with it is then the difference of two runs, and the observer shows that it can
 // find something: exclusive pods share their CPUs with everyone.
