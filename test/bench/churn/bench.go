@@ -47,7 +47,9 @@ func (b *bench) measure(ctx context.Context) (*result, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &load{bench: b, namespace: namespace, observer: o, cores: cores}
+	l := &load{bench: b, namespace: namespace, observer: o, cores: cores, starting: map[string]chan struct{}{
+		sharedKind: make(chan struct{}, b.options.starting), exclusiveKind: make(chan struct{}, b.options.starting),
+	}}
 	r := newResult(b.options)
 	failed := l.loadFor(ctx, r)
 	interrupted := ctx.Err() != nil

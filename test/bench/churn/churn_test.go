@@ -100,7 +100,7 @@ func TestALogSaysWhetherAContainerStartedElsewhere(t *testing.T) {
 
 func TestARunFailsWithAViolationOrWithNothing(t *testing.T) {
 	good := func() *result {
-		return &result{Created: 10, Runtime: []runtimeCall{{Count: 10}}, Seen: sample.Result{Samples: 10, Exclusive: 2}}
+		return &result{Runtime: []runtimeCall{{Call: startCall, Kind: sharedKind, Count: 10}}, Seen: sample.Result{Samples: 10, Exclusive: 2}}
 	}
 	for _, test := range []struct {
 		name    string
@@ -113,7 +113,7 @@ func TestARunFailsWithAViolationOrWithNothing(t *testing.T) {
 		{"a start elsewhere", false, func(r *result) { r.Logs.Elsewhere = 1 }, "elsewhere"},
 		{"violations without topolet", true, func(r *result) { r.Seen.Violations = 1 }, ""},
 		{"no violation without topolet", true, func(*result) {}, "no violation"},
-		{"no container", false, func(r *result) { r.Created = 0 }, "no shared"},
+		{"no container", false, func(r *result) { r.Runtime[0].Count = 0 }, "no shared"},
 		{"no exclusive container", false, func(r *result) { r.Seen.Exclusive = 0 }, "no exclusive"},
 	} {
 		r := good()

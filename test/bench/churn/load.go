@@ -41,6 +41,9 @@ type load struct {
 	observer  *observer
 	// cores is how many CPUs a claim for one gets: the threads of a core.
 	cores int
+	// starting has room, for each kind, for as many pods as may be started at the same time.
+	// One for which there are no CPUs is not being started.
+	starting map[string]chan struct{}
 
 	mu   sync.Mutex
 	logs logCheck
@@ -118,15 +121,8 @@ func (l *load) slot(ctx context.Context, kind string, place int) error {
 
 // live has one pod live from its creation until it is gone.
 func (l *load) live(ctx context.Context, kind, name string, life time.Duration) error {
-	client := l.Client.CoreV1().Pods(l.namespace)
-	pod, err := client.Create(ctx, l.pod(kind, name), metav1.CreateOptions{})
-	if err != nil {
-		return fmt.Errorf("create a pod: %w", err)
-	}
-	if kind == exclusiveKind {
-		if err := l.observer.exclusive(string(pod.UID)); err != nil {
-			return err
-		}
+	if err := l.start(ctx, kind, name); err != nil {
+		return err
 	}
 	if err := l.pods.wait(ctx, name, allRun); err != nil {
 		return err
@@ -139,12 +135,32 @@ func (l *load) live(ctx context.Context, kind, name string, life time.Duration) 
 	if kind == exclusiveKind {
 		l.readLog(ctx, name)
 	}
-	if err := client.Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+	if err := l.Client.CoreV1().Pods(l.namespace).Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("delete a pod: %w", err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, deleteLimit, fmt.Errorf("waited %v for pod %s to be gone", deleteLimit, name))
 	defer cancel()
 	return l.pods.wait(ctx, name, isGone)
+}
+
+// start creates a pod when it may start, and returns when it runs or is pending.
+func (l *load) start(ctx context.Context, kind, name string) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case l.starting[kind] <- struct{}{}:
+	}
+	defer func() { <-l.starting[kind] }()
+	pod, err := l.Client.CoreV1().Pods(l.namespace).Create(ctx, l.pod(kind, name), metav1.CreateOptions{})
+	if err != nil {
+		return fmt.Errorf("create a pod: %w", err)
+	}
+	if kind == exclusiveKind {
+		if err := l.observer.exclusive(string(pod.UID)); err != nil {
+			return err
+		}
+	}
+	return l.pods.wait(ctx, name, func(pod *corev1.Pod) bool { return allRun(pod) || isPending(pod) })
 }
 
 // readLog checks what an exclusive container says of itself. That a busy kubelet does

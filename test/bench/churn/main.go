@@ -12,6 +12,9 @@
 //	nri.go         how long topolet took of that, by its own metrics
 //	report.go      the progress, the table and the line of JSON
 //
+// The emulated machine takes seconds to start a container: give it fewer of them, with
+// -containers, -exclusive and -starting, or much time.
+//
 // With -without the same pods come and go without topolet. What starting containers takes
 // longer with it is then the difference of two runs, and the observer shows that it can
 // find something: exclusive pods share their CPUs with everyone.
@@ -45,7 +48,7 @@ type options struct {
 	without, keep        bool
 	duration, life       time.Duration
 	containers, perPod   int
-	exclusive            int
+	exclusive, starting  int
 	seed                 uint64
 	json                 string
 }
@@ -63,6 +66,7 @@ func main() {
 	flag.IntVar(&o.containers, "containers", 200, "how many shared containers there are")
 	flag.IntVar(&o.perPod, "per-pod", 10, "how many of them are in a pod; a kubelet takes 110 pods")
 	flag.IntVar(&o.exclusive, "exclusive", 20, "how many pods with a claim for one core each there are, running or pending")
+	flag.IntVar(&o.starting, "starting", 4, "how many pods of each kind may be started at the same time; 1 for the emulated machine")
 	flag.Uint64Var(&o.seed, "seed", 1, "of the pods' lives")
 	flag.StringVar(&o.json, "json", "", "append the result to this `file`, as a line of JSON")
 	flag.Parse()
@@ -88,6 +92,8 @@ func (o options) validate() error {
 		return fmt.Errorf("-for %v -life %v: both must be more than nothing", o.duration, o.life)
 	case o.perPod < 1 || o.containers < o.perPod || o.containers%o.perPod != 0:
 		return fmt.Errorf("-containers %d: must be a multiple of -per-pod, which is %d", o.containers, o.perPod)
+	case o.starting < 1:
+		return fmt.Errorf("-starting %d: must be at least 1", o.starting)
 	case o.exclusive < 1 || o.sharedPods()+o.exclusive > maxPods:
 		return fmt.Errorf("-exclusive %d and %d pods of shared containers: there must be one exclusive pod at least, and %d pods at most", o.exclusive, o.sharedPods(), maxPods)
 	}

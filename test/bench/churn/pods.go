@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -134,6 +135,13 @@ func allRun(pod *corev1.Pod) bool {
 		}
 	}
 	return true
+}
+
+// isPending is true for a pod that the scheduler has tried and found no node for.
+func isPending(pod *corev1.Pod) bool {
+	return pod != nil && slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse
+	})
 }
 
 func isGone(pod *corev1.Pod) bool { return pod == nil }

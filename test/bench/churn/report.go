@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -18,6 +19,7 @@ type result struct {
 	Topolet              bool
 	Containers, PerPod   int
 	ExclusivePods        int
+	Starting             int
 	Life                 time.Duration
 	Seed                 uint64
 	Seconds              float64
@@ -37,6 +39,8 @@ type result struct {
 	Logs       logCheck
 }
 
+const createCall, startCall = "CreateContainer", "StartContainer"
+
 type runtimeCall struct {
 	Call, Kind   string
 	Count        int
@@ -46,7 +50,7 @@ type runtimeCall struct {
 func newResult(o options) *result {
 	return &result{
 		Machine: o.machine, Enforcement: o.enforcement, Topolet: !o.without, Containers: o.containers, PerPod: o.perPod,
-		ExclusivePods: o.exclusive, Life: o.life, Seed: o.seed,
+		ExclusivePods: o.exclusive, Starting: o.starting, Life: o.life, Seed: o.seed,
 	}
 }
 
@@ -56,7 +60,7 @@ func (r *result) take(t runtimeTimes) {
 	for _, call := range []struct {
 		name string
 		of   map[string]durations
-	}{{"CreateContainer", t.create}, {"StartContainer", t.start}} {
+	}{{createCall, t.create}, {startCall, t.start}} {
 		for _, kind := range []string{sharedKind, exclusiveKind} {
 			d := call.of[kind]
 			r.Runtime = append(r.Runtime, runtimeCall{call.name, kind, len(d), milliseconds(d.quantile(0.5)), milliseconds(d.quantile(0.99))})
@@ -152,7 +156,8 @@ func (r *result) verdict(o options) error {
 	complain(!o.without && r.Seen.Violations > 0, "%d containers could run on the CPUs of exclusive ones", r.Seen.Violations)
 	complain(!o.without && r.Logs.Elsewhere > 0, "%d exclusive containers started elsewhere", r.Logs.Elsewhere)
 	complain(o.without && found == 0, "no violation was found without topolet, where exclusive pods share their CPUs")
-	complain(r.Created == 0 || len(r.Runtime) == 0 || r.Runtime[0].Count == 0, "no shared container was created")
+	started := slices.ContainsFunc(r.Runtime, func(c runtimeCall) bool { return c.Call == startCall && c.Kind == sharedKind && c.Count > 0 })
+	complain(!started, "no shared container was started")
 	complain(r.Seen.Exclusive == 0, "no exclusive container was seen running in %d samples", r.Seen.Samples)
 	complain(r.Seen.Late > 0, "%d exclusive containers were not known to be exclusive when they were first seen", r.Seen.Late)
 	return errors.Join(errs...)

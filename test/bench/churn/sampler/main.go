@@ -29,7 +29,7 @@ const (
 	// pause is between two looks. idle is how many times as long as a look it is at least:
 	// where looking is slow, it must not become the load.
 	pause = 50 * time.Millisecond
-	idle  = 4
+	idle  = 2
 
 	// niceness has it look also while the machine is busy, which is when it matters.
 	niceness = -15
