@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -137,17 +136,18 @@ func (t *Tree) check(p Partition) error {
 	if !granted.Equals(p.CPUs) || effective.IsEmpty() || !effective.IsSubsetOf(p.CPUs) {
 		return &BrokenError{p, fmt.Sprintf("%s with CPUs %s, of which it uses %s", state, granted, effective)}
 	}
-	parent := path.Dir(p.Cgroup)
-	if parent == top {
-		return nil
-	}
 	// The partition outlives the emptying of a cgroup above it, but at its end the
 	// kernel does not give its CPUs back: seen on 6.12.
-	passed, err := t.set(parent, grantedFile)
-	if err == nil && !p.CPUs.IsSubsetOf(passed) {
-		err = &BrokenError{p, fmt.Sprintf("%s with CPUs %s, of which its parent passes %s down", state, granted, passed)}
+	for _, dir := range ancestors(p.Cgroup) {
+		passed, err := t.set(dir, exclusiveFile)
+		if err != nil {
+			return err
+		}
+		if !p.CPUs.IsSubsetOf(passed) {
+			return &BrokenError{p, fmt.Sprintf("%s with CPUs %s, of which cgroup %s passes %q down", state, granted, dir, passed)}
+		}
 	}
-	return err
+	return nil
 }
 
 // partitions are the CPUs of the partitions that are in force in the cgroup, by

@@ -95,12 +95,17 @@ func kernelTier(t *testing.T, node harness.Node) {
 			{path.Dir(pod) + "/" + exclusiveFile, "\n"},
 			{held.dir + "/" + exclusiveFile, "\n"},
 		} {
+			before, err := node.ReadFile(change.file)
+			if err != nil {
+				t.Fatal(err)
+			}
 			if err := node.WriteFile(change.file, change.value); err != nil {
 				t.Fatal(err)
 			}
-			took := waitFile(t, node, held.dir+"/"+partitionFile, "root")
+			took := waitFile(t, node, change.file, strings.TrimSpace(string(before)))
+			waitFile(t, node, held.dir+"/"+partitionFile, "root")
 			waitFile(t, node, held.dir+"/cpuset.cpus.effective", held.cpus.String())
-			t.Logf("%s: put back after %s", path.Base(change.file), took)
+			t.Logf("%s: put back after %s", change.file, took)
 		}
 	})
 	t.Run("no load balancing", func(t *testing.T) {
