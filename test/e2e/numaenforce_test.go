@@ -233,10 +233,23 @@ func share(t *testing.T, held exclusivePod) (part float64) {
 	return part
 }
 
-// userTime is the time in which processes ran on the claim's CPUs and on all
-// (proc_stat(5), user and nice).
+// userTime is the time in which processes other than the claim's ran on its CPUs and on
+// all (proc_stat(5), user and nice, without the user_usec of its container's cpu.stat).
 func userTime(t *testing.T, held exclusivePod) (own, all int) {
 	t.Helper()
+	used, err := held.node.ReadFile(held.dir + "/cpu.stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(used)) {
+		if value, ok := strings.CutPrefix(line, "user_usec "); ok {
+			usec, err := strconv.Atoi(strings.TrimSpace(value))
+			if err != nil {
+				t.Fatalf("cpu.stat: %v", err)
+			}
+			own, all = -usec/10_000, -usec/10_000
+		}
+	}
 	data, err := held.node.ReadFile("/proc/stat")
 	if err != nil {
 		t.Fatal(err)
