@@ -169,10 +169,18 @@ func powerLoss(t *testing.T, node harness.Node) {
 		t.Fatal(err)
 	}
 	create(t, ns, podOn(node, "pending", "pending"))
+	waitDaemonOn(t, node, "topolet", func(p corev1.Pod) bool { return p.Status.ContainerStatuses[0].RestartCount > 0 })
+	// After a failed Prepare the kubelet looks at a pod again within a minute and a half,
+	// or when the pod changes.
+	if _, err := cluster.Kubectl(t.Context(), "label", "pods", "--all", "--namespace", ns, "look=again"); err != nil {
+		t.Fatal(err)
+	}
 	held["pending"] = running(t, ns, "pending", "main").Allowed
 	var taken topology.CPUSet
 	for name, cpus := range held {
-		waitAllowed(t, ns, name, cpus)
+		if got := running(t, ns, name, "main").Allowed; !got.Equals(cpus) {
+			t.Errorf("pod %s had CPUs %s and has %s", name, cpus, got)
+		}
 		waitEnforced(t, node, ns, name, cpus)
 		if cpus.Intersects(taken) {
 			t.Errorf("pod %s has CPUs %s, of which others have %s", name, cpus, cpus.Intersection(taken))
