@@ -32,9 +32,9 @@ const (
 
 // passages of every point.
 var passages = map[crashpoint.Point][]passing{
-	crashpoint.CheckpointWritten: {creation, deletion},
+	crashpoint.CheckpointWritten: {creation},
 	crashpoint.CheckpointRenamed: {creation, deletion},
-	crashpoint.CheckpointSynced:  {creation, deletion},
+	crashpoint.CheckpointSynced:  {creation},
 	crashpoint.Granted:           {creation},
 	crashpoint.SpecWritten:       {creation},
 	crashpoint.Admitted:          {creation},
