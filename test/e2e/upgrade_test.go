@@ -39,10 +39,6 @@ func TestAnUpgradeLeavesNoContainerUnpinned(t *testing.T) {
 	again := installOnPodNetwork(t)
 	for name, midway := range map[string]func(t *testing.T, old corev1.Pod){
 		"the old daemon ends as it is told": func(*testing.T, corev1.Pod) {},
-		"the old daemon is killed": func(t *testing.T, old corev1.Pod) {
-			t.Helper()
-			signalDaemon(t, old, syscall.SIGKILL)
-		},
 		"the old daemon hangs and is killed": func(t *testing.T, old corev1.Pod) {
 			t.Helper()
 			signalDaemon(t, old, syscall.SIGSTOP)
