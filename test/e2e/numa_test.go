@@ -48,7 +48,8 @@ func TestNUMAMachine(t *testing.T) {
 		}
 		forget(ctx, t, name)
 	})
-	if err := cluster.NUMAUp(ctx, "--image", diskDriverImage+"="+buildDiskDriver(t), "--image", crashingImage+"="+buildCrashing(t)); err != nil {
+	if err := cluster.NUMAUp(ctx, "--image", diskDriverImage+"="+build(t, "./test/nvmedriver"),
+		"--image", crashingImage+"="+build(t, "-tags", "crashpoints", "./cmd/topolet")); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("node ready %.1f s after the start", time.Since(begin).Seconds())

@@ -7,10 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"os/exec"
 	"path"
-	"path/filepath"
 	"slices"
 	"testing"
 
@@ -25,17 +22,6 @@ import (
 
 // crashingImage has topolet built so that it can be told where to die.
 const crashingImage = "docker.io/topolet/topolet-crashing:test"
-
-func buildCrashing(t *testing.T) string {
-	t.Helper()
-	program := filepath.Join(t.TempDir(), "topolet")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-C", cluster.Source, "-trimpath", "-tags", "crashpoints", "-ldflags", "-s -w", "-o", program, "./cmd/topolet")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return program
-}
 
 // crashesOnMachine kills topolet on the NUMA machine at the steps in which a container's
 // cgroup becomes a partition.

@@ -33,10 +33,11 @@ const (
 	diskDriverImage = "docker.io/topolet/nvmedriver:test"
 )
 
-func buildDiskDriver(t *testing.T) string {
+// build returns a static program of this repository.
+func build(t *testing.T, args ...string) string {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "nvmedriver")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-C", cluster.Source, "-trimpath", "-ldflags", "-s -w", "-o", program, "./test/nvmedriver")
+	program := filepath.Join(t.TempDir(), "program")
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"build", "-C", cluster.Source, "-trimpath", "-ldflags", "-s -w", "-o", program}, args...)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
