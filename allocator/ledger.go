@@ -185,11 +185,14 @@ func (l *Ledger) regained(claim Claim, requests []Request) (Part, bool) {
 			others = others.Union(c.Observed)
 		}
 	}
+	if cpus.IsEmpty() {
+		return Part{}, false
+	}
 	for _, g := range l.grants {
 		others = others.Union(g.CPUs())
 	}
 	whole := cpus.Union(l.inventory.siblings(cpus))
-	if cpus.IsEmpty() || cpus.Intersects(others) || cpus.Size() != r.Count || !whole.Equals(cpus) || !cpus.IsSubsetOf(d.CPUs.Intersection(l.inventory.Machine.Online)) {
+	if cpus.Intersects(others) || cpus.Size() != r.Count || !whole.Equals(cpus) || !cpus.IsSubsetOf(d.CPUs.Intersection(l.inventory.Machine.Online)) {
 		return Part{}, false
 	}
 	part := Part{Request: r, CPUs: cpus}
