@@ -106,8 +106,8 @@ func (p *Plugin) PostCreateContainer(_ context.Context, _ *api.PodSandbox, ctr *
 
 // StartContainer reads back what the kernel made of the container's CPUs, has it keep
 // everyone else off them if they are exclusive, or else reads back everyone else's, and
-// fails the start if that is not what was promised. Containerd and CRI-O have made the cgroup by now and have not let
-// the workload run.
+// fails the start if that is not what was promised. Containerd and CRI-O have made the
+// cgroup by now and have not let the workload run.
 func (p *Plugin) StartContainer(ctx context.Context, pod *api.PodSandbox, ctr *api.Container) (err error) {
 	defer p.metrics.observe("StartContainer", &err)()
 	entry, ok := p.ledger.Entry(allocator.ContainerID(ctr.GetId()))

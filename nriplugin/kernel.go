@@ -72,31 +72,25 @@ func (k *kernelTier) possible(h allocator.Holder) (why string) {
 func (k *kernelTier) start(ctx context.Context, id allocator.ContainerID) (allocator.Tier, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	var own *allocator.Holder
-	var live []partition.Partition
-	for _, h := range k.ledger.Holders() {
-		if h.ID == id {
-			own = &h
-		} else if h.Enforcement.Tier == allocator.KernelTier {
-			live = appendWanted(live, h)
-		}
-	}
-	if own == nil {
+	holders := k.ledger.Holders()
+	i := slices.IndexFunc(holders, func(h allocator.Holder) bool { return h.ID == id })
+	if i < 0 {
 		return "", nil
 	}
-	if why := k.possible(*own); why != "" {
-		k.note(ctx, *own, allocator.Enforcement{Tier: allocator.RuntimeTier, Reason: why})
+	own := holders[i]
+	if why := k.possible(own); why != "" {
+		k.note(ctx, own, allocator.Enforcement{Tier: allocator.RuntimeTier, Reason: why})
 		return allocator.RuntimeTier, nil
 	}
-	wanted, err := wantedOf(*own)
+	wanted, err := wantedOf(own)
 	if err == nil {
-		err = k.Partitions.Activate(ctx, wanted, live)
+		err = k.Partitions.Activate(ctx, wanted, liveOf(holders))
 	}
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", notStarted(own.Entry, "the kernel does not keep others off its CPUs"), err)
 	}
 	crashpoint.Reached(crashpoint.PartitionMade)
-	k.note(ctx, *own, allocator.Enforcement{Tier: allocator.KernelTier})
+	k.note(ctx, own, allocator.Enforcement{Tier: allocator.KernelTier})
 	return allocator.KernelTier, nil
 }
 
@@ -266,14 +260,8 @@ func (k *kernelTier) mend(ctx context.Context, h allocator.Holder, holders []all
 	case errors.Is(err, fs.ErrNotExist):
 		return h.Enforcement // it has ended, and its event is on the way
 	}
-	var live []partition.Partition
-	for _, other := range holders {
-		if other.ID != h.ID && other.Enforcement.Tier == allocator.KernelTier {
-			live = appendWanted(live, other)
-		}
-	}
 	broken := err
-	if err := k.Partitions.Activate(ctx, wanted, live); err != nil {
+	if err := k.Partitions.Activate(ctx, wanted, liveOf(holders)); err != nil {
 		return allocator.Enforcement{Tier: allocator.DegradedTier, Reason: err.Error()}
 	}
 	if h.Enforcement.Tier == allocator.KernelTier {
@@ -293,24 +281,15 @@ func (k *kernelTier) note(ctx context.Context, h allocator.Holder, e allocator.E
 	return true
 }
 
-// liveOf are the partitions that exist.
+// liveOf are the partitions that exist. A cgroup without a usable name never got one.
 func liveOf(holders []allocator.Holder) []partition.Partition {
 	var live []partition.Partition
 	for _, h := range holders {
-		if h.Enforcement.Tier == allocator.KernelTier {
-			live = appendWanted(live, h)
+		if wanted, err := wantedOf(h); err == nil && h.Enforcement.Tier == allocator.KernelTier {
+			live = append(live, wanted)
 		}
 	}
 	return live
-}
-
-// appendWanted appends the partition of a container that has one; a cgroup without a
-// usable name never got one.
-func appendWanted(to []partition.Partition, h allocator.Holder) []partition.Partition {
-	if wanted, err := wantedOf(h); err == nil {
-		return append(to, wanted)
-	}
-	return to
 }
 
 // wantedOf is the partition that a container ought to have.
