@@ -3,6 +3,8 @@
 package e2e
 
 import (
+	"context"
+	"crypto/rand"
 	"strings"
 	"testing"
 
@@ -12,6 +14,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/topolet/topolet/allocator"
+	"github.com/topolet/topolet/test/harness"
 )
 
 // TestAContainerThatNamesAnothersClaimIsRefused goes past the kubelet, which
@@ -71,8 +74,11 @@ func newSandbox(t *testing.T, name string) *sandbox {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// The runtime keeps the name of a sandbox that the kubelet has ended until the
+	// kubelet removes it as well.
+	uid := strings.ToLower(rand.Text())
 	s := &sandbox{t: t, conn: conn, runtime: cri.NewRuntimeServiceClient(conn), config: &cri.PodSandboxConfig{
-		Metadata:     &cri.PodSandboxMetadata{Name: name, Uid: name, Namespace: "default"},
+		Metadata:     &cri.PodSandboxMetadata{Name: name, Uid: uid, Namespace: "default"},
 		LogDirectory: t.TempDir(),
 		Linux: &cri.LinuxPodSandboxConfig{
 			CgroupParent: cluster.Var("TESTBED_CGROUP") + "/" + name,
@@ -111,8 +117,12 @@ func (s *sandbox) create(name string, devices ...*cri.CDIDevice) (string, error)
 	return created.GetContainerId(), err
 }
 
+// remove waits for the kubelet, which may be at removing the sandbox itself.
 func (s *sandbox) remove() {
-	if _, err := s.runtime.RemovePodSandbox(s.t.Context(), &cri.RemovePodSandboxRequest{PodSandboxId: s.id}); err != nil {
+	if err := harness.Wait(s.t.Context(), deleteLimit, "the sandbox to be removed", func(ctx context.Context) error {
+		_, err := s.runtime.RemovePodSandbox(ctx, &cri.RemovePodSandboxRequest{PodSandboxId: s.id})
+		return err
+	}); err != nil {
 		s.t.Error(err)
 	}
 	s.conn.Close() //nolint:errcheck // the test ends

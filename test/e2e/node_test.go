@@ -5,8 +5,10 @@ package e2e
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -132,10 +134,34 @@ func waitDaemon(t *testing.T, restarts int32) {
 		if s.RestartCount < restarts || !s.Ready {
 			return fmt.Errorf("%d restarts, ready: %t, %+v", s.RestartCount, s.Ready, s.State)
 		}
-		return nil
+		return served(ctx)
 	}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// served returns an error unless the active daemon can serve claims. What the kubelet
+// says of it may be from the time when it stood by.
+func served(ctx context.Context) error {
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(cluster.StateDir(), "status.sock"))
+	}}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://topolet/", nil)
+	if err != nil {
+		return err
+	}
+	answer, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	var status struct{ Problem string }
+	if err := errors.Join(json.NewDecoder(answer.Body).Decode(&status), answer.Body.Close()); err != nil {
+		return fmt.Errorf("the daemon's status: %w", err)
+	}
+	if status.Problem != "" {
+		return errors.New(status.Problem)
+	}
+	return nil
 }
 
 // replaceDaemon deletes topolet's pod and waits until the next one is ready;
