@@ -1,8 +1,11 @@
 package topology
 
 import (
+	"fmt"
+	"io"
 	"io/fs"
 	"slices"
+	"strings"
 )
 
 // Files reads the small files of a machine, those of its devices' drivers above all,
@@ -30,6 +33,24 @@ func (f Files) ReadError(name string) (string, error) {
 		return "", &fs.PathError{Op: "read", Path: name, Err: fs.ErrInvalid}
 	}
 	return text, nil
+}
+
+// maxLong bounds what is read of a file that grows with what the host does.
+const maxLong = 8 << 20
+
+// ReadLong is ReadError for files of proc such as mountinfo, which may have thousands of
+// lines. One that is longer than any sensible host's is an error.
+func (f Files) ReadLong(name string) (string, error) {
+	file, err := f.sysfs.root.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close() //nolint:errcheck // only read
+	text, err := io.ReadAll(io.LimitReader(file, maxLong+1))
+	if err == nil && len(text) > maxLong {
+		err = &fs.PathError{Op: "read", Path: name, Err: fmt.Errorf("it is longer than %d bytes", maxLong)}
+	}
+	return strings.TrimSpace(string(text)), err
 }
 
 // Int reads a file that holds one decimal number.

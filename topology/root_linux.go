@@ -86,8 +86,9 @@ func (r *Root) readBounded(name string, buf []byte) (int, error) {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return n, err
-		case more < os.Getpagesize():
-			// The end: sysfs hands out a page at a time, a file on disk all at once.
+		case more <= 0, more < os.Getpagesize() && strings.HasPrefix(name, "sys/"):
+			// Sysfs hands out whole pages but for the last one, which spares another call;
+			// proc hands out as many whole lines as it likes.
 			return n + max(more, 0), nil
 		default:
 			n += more
