@@ -13,6 +13,7 @@ import (
 	"cmp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/topolet/topolet/topology"
 )
@@ -50,6 +51,9 @@ type Device struct {
 	Nodes []Node
 	// Links are symbolic links in /dev that lead to nodes, ordered by path.
 	Links []Link
+	// Interfaces are the network interfaces that move to whoever gets the device, by the
+	// host's names.
+	Interfaces []string
 }
 
 // Personality is who uses a device.
@@ -78,12 +82,12 @@ const (
 
 // Use is the hardware behind a device. Two devices exclude each other if they are of
 // the same Owner and one is the whole or both are the same Part. The zero value takes
-// nothing from anybody.
+// nothing from anybody. It is written into checkpoints, like [Node] and [Link].
 type Use struct {
 	// Owner is the address of the physical or single function.
-	Owner string
+	Owner string `json:"owner"`
 	// Part is what of it: "vf0", "wq3", "ns1"; empty for the whole.
-	Part string
+	Part string `json:"part,omitempty"`
 }
 
 // Excludes reports whether two devices cannot be given away at the same time.
@@ -140,21 +144,32 @@ const (
 // Node is a device node that a container needs.
 type Node struct {
 	// Path is in the host's /dev, and the same in the container.
-	Path string
+	Path string `json:"path"`
 	// Block tells a block device from a character device.
-	Block        bool
-	Major, Minor int64
+	Block bool  `json:"block,omitempty"`
+	Major int64 `json:"major"`
+	Minor int64 `json:"minor"`
 	// Role tells apart nodes that a claim's parameters choose from; empty for those
 	// that every claim gets.
-	Role string
+	Role string `json:"role,omitempty"`
+}
+
+// Kind is the node's type as mknod(1) and OCI write it: "c" or "b".
+func (n Node) Kind() string {
+	if n.Block {
+		return "b"
+	}
+	return "c"
 }
 
 // Link is a symbolic link.
 type Link struct {
-	// Path is in /dev, Target is what the link contains: "../card1".
-	Path, Target string
+	// Path is in /dev.
+	Path string `json:"path"`
+	// Target is what the link contains: "../card1".
+	Target string `json:"target"`
 	// Role is as in [Node].
-	Role string
+	Role string `json:"role,omitempty"`
 }
 
 // Value is a text, a number or a truth value.
@@ -164,7 +179,7 @@ type Value struct {
 	num  int64
 }
 
-// Text, Number and Flag return values.
+// Text returns a text.
 func Text(v string) Value { return Value{kind: 's', text: v} }
 
 // Number returns a number.
@@ -178,8 +193,7 @@ func Flag(v bool) Value {
 	return Value{kind: 'b'}
 }
 
-// AsText returns the value if it is a text, AsNumber if it is a number, and AsFlag if it
-// is a truth value.
+// AsText returns the value if it is a text.
 func (v Value) AsText() (string, bool) { return v.text, v.kind == 's' }
 
 // AsNumber returns the value if it is a number.
@@ -201,9 +215,11 @@ func (v Value) String() string {
 	return ""
 }
 
-// Taint adds a taint, once.
+// Taint adds a taint, once. Of a value, such as a driver's name, what the API has no
+// room for is left out.
 func (d *Device) Taint(reason Reason, value string) {
-	t := Taint{reason, value}
+	value = strings.Trim(notInTaints.ReplaceAllString(value, "-"), "-_.")
+	t := Taint{reason, strings.TrimRight(value[:min(len(value), 63)], "-_.")}
 	if !slices.ContainsFunc(d.Taints, func(have Taint) bool { return have.Reason == reason }) {
 		d.Taints = append(d.Taints, t)
 	}
@@ -245,11 +261,7 @@ func wholeness(d Device) int {
 // NameOf is the name of a device by its family and PCI function, with a suffix for
 // its part or personality if there is one.
 func NameOf(family string, address topology.PCIAddress, suffix ...string) string {
-	name := family + "-" + dashed(address.String())
-	for _, s := range suffix {
-		name += "-" + s
-	}
-	return name
+	return strings.Join(append([]string{family, dashed(address.String())}, suffix...), "-")
 }
 
 func dashed(address string) string {

@@ -26,13 +26,16 @@ var models = map[int]string{
 }
 
 // Family is the family of NPUs.
-type Family struct{}
+type Family struct {
+	// Shares is how many claims can have an NPU at the same time; up to 1 is one.
+	Shares uint64
+}
 
 // Name implements [device.Family].
 func (Family) Name() string { return name }
 
 // Discover implements [device.Family].
-func (Family) Discover(h *device.Host, _ func(error)) []device.Device {
+func (family Family) Discover(h *device.Host, _ func(error)) []device.Device {
 	var devices []device.Device
 	for _, f := range h.Functions(func(f topology.PCIFunction) bool { return models[device.ID(f)] != "" }) {
 		if d, ok := h.VFIO(name, f); ok {
@@ -48,6 +51,9 @@ func (Family) Discover(h *device.Host, _ func(error)) []device.Device {
 			if n, ok := h.Node(strings.TrimSuffix(device.Dir(f), "/")+"/accel/"+child, false); ok {
 				d.Nodes = append(d.Nodes, n)
 			}
+		}
+		if family.Shares > 1 {
+			d.Shared, d.Capacities = true, []device.Capacity{device.Shares(family.Shares)}
 		}
 		switch {
 		case f.Driver != native:

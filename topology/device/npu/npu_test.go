@@ -36,6 +36,15 @@ func TestAnNPUIsUsedThroughItsAccelNode(t *testing.T) {
 	}
 }
 
+func TestAnNPUCanBeShared(t *testing.T) {
+	h := devicetest.New(t)
+	meteorLake(h)
+	devices := h.Discover(npu.Family{Shares: 3})
+	if len(devices) != 1 || !devices[0].Shared || !cmp.Equal([]device.Capacity{device.Shares(3)}, devices[0].Capacities) {
+		t.Errorf("devices %+v, want one with three shares", devices)
+	}
+}
+
 func TestAnNPUWithoutItsDriverIsTainted(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(*devicetest.Host, devicetest.Function)
