@@ -88,6 +88,8 @@ func sortOut(raw []json.RawMessage) (good []Grant, bad []BadGrant) {
 				err = fmt.Errorf("has CPUs %s", both)
 			} else if g.UID == grants[j].UID && g.UID != "" {
 				err = fmt.Errorf("has uid %s", g.UID)
+			} else if owner := bothUse(g, grants[j]); owner != "" {
+				err = fmt.Errorf("has hardware of %s", owner)
 			}
 			if err != nil {
 				reasons[i] = errors.Join(reasons[i], fmt.Errorf("%w, and so does grants[%d]", err, j))
@@ -104,6 +106,19 @@ func sortOut(raw []json.RawMessage) (good []Grant, bad []BadGrant) {
 		bad = append(bad, BadGrant{Index: i, Claim: grants[i].Claim, Reason: said, Raw: raw[i]})
 	}
 	return good, bad
+}
+
+// bothUse is the owner of hardware that two grants have although it is one's only, or
+// empty. Grants of the same device may share it.
+func bothUse(a, b Grant) string {
+	for _, p := range a.Parts {
+		for _, q := range b.Parts {
+			if p.Hardware != nil && q.Hardware != nil && p.Domain != q.Domain && p.Hardware.Use.Excludes(q.Hardware.Use) {
+				return p.Hardware.Use.Owner
+			}
+		}
+	}
+	return ""
 }
 
 // validName is what claims' UIDs and requests' names are made of: they become names of
@@ -123,8 +138,8 @@ func (g Grant) consistent() error {
 		switch {
 		case !validName.MatchString(p.Name):
 			return fmt.Errorf("parts[%d].request %q is not the name of a request", j, p.Name)
-		case p.CPUs.Size() != p.Count || p.Count == 0 && len(p.MemoryNodes) == 0:
-			return fmt.Errorf("parts[%d] has CPUs %q for a count of %d, and memory of NUMA nodes %v", j, p.CPUs, p.Count, p.MemoryNodes)
+		case p.CPUs.Size() != p.Count || p.Count == 0 && len(p.MemoryNodes) == 0 && p.Hardware == nil:
+			return fmt.Errorf("parts[%d] has CPUs %q for a count of %d, memory of NUMA nodes %v, and no device", j, p.CPUs, p.Count, p.MemoryNodes)
 		case p.RunsOn().IsEmpty() && p.Count > 0 || !p.Idle.IsSubsetOf(p.CPUs):
 			return fmt.Errorf("parts[%d] has CPUs %s, of which %q are idle", j, p.CPUs, p.Idle)
 		case p.CPUs.Intersects(taken):

@@ -23,17 +23,17 @@ type Claim struct {
 	Pods []PodUID `json:"pods"`
 }
 
-// Request is one allocation result of a claim: some CPUs out of one [Domain], or
-// memory out of one [MemoryDomain].
+// Request is one allocation result of a claim: some CPUs out of one [Domain], memory
+// out of one [MemoryDomain], or another device.
 type Request struct {
 	// Name is the request's name in the claim. It repeats when the request was
 	// answered with several devices.
 	Name string `json:"request"`
-	// Domain is the name of the domain that the scheduler chose.
+	// Domain is the name of the domain or device that the scheduler chose.
 	Domain string `json:"domain"`
 	// Share tells apart several shares of one domain; it may be empty.
 	Share string `json:"share,omitempty"`
-	// Count is the number of CPUs; 0 for memory.
+	// Count is the number of CPUs; 0 for everything else.
 	Count int `json:"count,omitempty"`
 	// Memory is how much of which pages, ordered by page size. Nothing of it binds
 	// the container to the node's memory without a share of it.
@@ -50,6 +50,15 @@ type Request struct {
 	Isolated bool `json:"isolated,omitempty"`
 	// ManyPods lets all pods of the claim's namespace use it, at the same time.
 	ManyPods bool `json:"manyPods,omitempty"`
+	// Amounts is what is taken of a shared device's capacities, ordered by name.
+	Amounts []Amount `json:"amounts,omitempty"`
+	// Roles are those of a device's nodes that the claim wants beside those that every
+	// claim gets.
+	Roles []string `json:"roles,omitempty"`
+	// ReadOnly has the kernel refuse to open the device's nodes for writing.
+	ReadOnly bool `json:"readOnly,omitempty"`
+	// Admin looks at a device and takes nothing of it from anybody.
+	Admin bool `json:"admin,omitempty"`
 }
 
 // Grant is a claim with the CPUs it got. Grants are values: those handed out by
@@ -63,13 +72,15 @@ type Grant struct {
 // Part is a request with what it got.
 type Part struct {
 	Request
-	// CPUs are nobody else's; none for memory.
+	// CPUs are nobody else's; none for memory and other devices.
 	CPUs topology.CPUSet `json:"cpus,omitzero"`
 	// Idle are those of them on which nothing runs.
 	Idle topology.CPUSet `json:"idle,omitzero"`
 	// MemoryNodes are the NUMA nodes, by the kernel's numbers, that the memory of the
 	// part's containers comes from; none means any.
 	MemoryNodes []int `json:"memoryNodes,omitempty"`
+	// Hardware is what the part has of another device.
+	Hardware *Hardware `json:"hardware,omitempty"`
 }
 
 // RunsOn returns the CPUs on which the part's containers run.
@@ -112,9 +123,13 @@ func (g Grant) union(request string, of func(Part) topology.CPUSet) topology.CPU
 	return cpus
 }
 
-// answers reports whether the grant was made for exactly these requests.
+// answers reports whether the grant was made for exactly these requests. Roles do not
+// count: another version of the driver may know other ones.
 func (g Grant) answers(requests []Request) bool {
-	return slices.EqualFunc(g.Parts, requests, func(p Part, r Request) bool { return reflect.DeepEqual(p.Request, r) })
+	return slices.EqualFunc(g.Parts, requests, func(p Part, r Request) bool {
+		p.Roles, r.Roles = nil, nil
+		return reflect.DeepEqual(p.Request, r)
+	})
 }
 
 // has reports whether the grant answers a request of that name, or any for the

@@ -53,6 +53,12 @@ func (l *Ledger) Conflicts() []Conflict {
 // conflict compares a part of a grant with the domain that it came from.
 func (inv *Inventory) conflict(g Grant, p Part) (Conflict, bool) {
 	c := Conflict{Claim: g.Claim, Part: p, Offline: inv.offline(p.CPUs), Siblings: inv.siblings(g.CPUs())}
+	if p.Hardware != nil {
+		if _, ok := inv.Device(p.Domain); !ok {
+			c.Message = fmt.Sprintf("claim %s/%s (%s) holds device %s, which is gone: bring it back, or delete the claim's pods", g.Namespace, g.Name, g.UID, p.Domain)
+		}
+		return c, c.Message != ""
+	}
 	if p.CPUs.IsEmpty() {
 		if _, ok := inv.MemoryDomain(p.Domain); !ok {
 			c.Message = fmt.Sprintf("claim %s/%s (%s) holds memory of device %s, which is gone: delete its pods", g.Namespace, g.Name, g.UID, p.Domain)

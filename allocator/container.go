@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/topolet/topolet/topology"
+	"github.com/topolet/topolet/topology/device"
 )
 
 // ContainerID is the container runtime's id of a container.
@@ -72,6 +73,10 @@ type Placement struct {
 	// Unthrottled says that nobody else runs on the CPUs, so that a quota of their
 	// time would save it for nobody.
 	Unthrottled bool
+	// Nodes are the device nodes of its claims, Interfaces their network interfaces, by the
+	// host's names.
+	Nodes      []device.Node
+	Interfaces []string
 }
 
 // Update tells the runtime to give a container other CPUs.

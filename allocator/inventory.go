@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/topolet/topolet/topology"
+	"github.com/topolet/topolet/topology/device"
 )
 
 // Policy is what of a machine is given away, and how it is divided.
@@ -26,6 +27,8 @@ type Inventory struct {
 	Domains []*Domain
 	// Memory is what claims for memory are served from.
 	Memory []*MemoryDomain
+	// Devices is everything else, in the order of [device.Discover].
+	Devices []device.Device
 
 	byName    map[string]*Domain
 	shareable topology.CPUSet // what the pool is when nothing is granted
@@ -69,16 +72,21 @@ func (inv *Inventory) MemoryDomain(name string) (*MemoryDomain, bool) {
 	return inv.Memory[i], true
 }
 
-// near are the CPUs nearest to the memory that the requests are for.
+// near are the CPUs nearest to the memory and the devices that the requests are for.
 func (inv *Inventory) near(requests []Request) topology.CPUSet {
 	var cpus topology.CPUSet
 	for _, r := range requests {
-		d, ok := inv.MemoryDomain(r.Domain)
-		if !ok {
+		var nodes []int
+		if d, ok := inv.MemoryDomain(r.Domain); ok {
+			nodes = d.CPUNodes
+		} else if d, ok := inv.Device(r.Domain); ok {
+			nodes = []int{d.NUMANode}
+		}
+		if nodes == nil {
 			continue
 		}
 		for _, n := range inv.Machine.NUMANodes {
-			if slices.Contains(d.CPUNodes, n.ID) {
+			if slices.Contains(nodes, n.ID) {
 				cpus = cpus.Union(n.CPUs)
 			}
 		}

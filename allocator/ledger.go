@@ -84,7 +84,7 @@ func (l *Ledger) Replace(m *topology.Machine) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.inventory = inventory
+	l.inventory = inventory.withDevices(l.inventory.Devices)
 	return nil
 }
 
@@ -124,10 +124,12 @@ func (l *Ledger) enter(claim Claim, requests []Request) (g Grant, undo func(), e
 	switch {
 	case known && !old.answers(requests):
 		return Grant{}, nil, &ChangedClaimError{Claim: claim}
-	case known && slices.Equal(old.Pods, claim.Pods):
-		return old, nil, nil
 	case known:
-		g = Grant{Claim: claim, Parts: old.Parts}
+		now, changed := l.inventory.refreshed(old)
+		if !changed && slices.Equal(old.Pods, claim.Pods) {
+			return old, nil, nil
+		}
+		g = Grant{Claim: claim, Parts: now.Parts}
 	default:
 		if g, err = l.assemble(claim, requests); err != nil {
 			return Grant{}, nil, err
@@ -207,14 +209,16 @@ func (l *Ledger) regained(claim Claim, requests []Request) (Part, bool) {
 // yet.
 func (l *Ledger) serve(r Request, free, near topology.CPUSet, before []Part) (Part, error) {
 	if d, ok := l.inventory.MemoryDomain(r.Domain); ok {
-		held := slices.Clone(before)
-		for _, g := range l.grants {
-			held = append(held, g.Parts...)
-		}
-		if err := d.fits(r, held); err != nil {
+		if err := d.fits(r, l.held(before)); err != nil {
 			return Part{}, err
 		}
 		return Part{Request: r, MemoryNodes: []int{d.NUMANode}}, nil
+	}
+	if d, ok := l.inventory.Device(r.Domain); ok {
+		if err := takes(d, r, l.held(before)); err != nil {
+			return Part{}, err
+		}
+		return Part{Request: r, Hardware: hardware(d, r)}, nil
 	}
 	d, ok := l.inventory.Domain(r.Domain)
 	if !ok {
@@ -232,6 +236,15 @@ func (l *Ledger) serve(r Request, free, near topology.CPUSet, before []Part) (Pa
 		part.MemoryNodes = d.MemoryNodes
 	}
 	return part, nil
+}
+
+// held are the parts of all grants, behind some that are in none yet.
+func (l *Ledger) held(before []Part) []Part {
+	held := slices.Clone(before)
+	for _, g := range l.grants {
+		held = append(held, g.Parts...)
+	}
+	return held
 }
 
 // Release takes a claim's CPUs back and returns when that is stored. A claim
@@ -291,7 +304,14 @@ func (l *Ledger) Admit(c Container) (Placement, error) {
 	cpus := l.desired(&c, l.pool())
 	c.Started = false
 	l.containers.put(&tracked{Container: c, told: cpus, isTold: true})
-	return Placement{CPUs: cpus, MemoryNodes: l.memoryNodes(&c), Unthrottled: l.ownsItsCPUs(&c)}, nil
+	placement := Placement{CPUs: cpus, MemoryNodes: l.memoryNodes(&c), Unthrottled: l.ownsItsCPUs(&c)}
+	for p := range l.parts(&c) {
+		if p.Hardware != nil {
+			placement.Nodes = append(placement.Nodes, p.Hardware.Nodes...)
+			placement.Interfaces = append(placement.Interfaces, p.Hardware.Interfaces...)
+		}
+	}
+	return placement, nil
 }
 
 // memoryNodes are those that the container's parts name; and those nearest to all its
