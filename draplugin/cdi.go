@@ -15,6 +15,8 @@ import (
 	cdispec "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/topolet/topolet/allocator"
+	"github.com/topolet/topolet/draplugin/devlinks"
+	"github.com/topolet/topolet/topology/device"
 )
 
 // specPrefix begins the name of every CDI spec file that this driver writes, so
@@ -26,21 +28,23 @@ const specPrefix = "topolet.dev-claim_"
 type cdiFolder struct {
 	dir   string
 	cache *cdi.Cache
+	// hook is the program that makes links in containers, by its path on the host.
+	hook string
 }
 
-func newCDIFolder(dir string) (cdiFolder, error) {
+func newCDIFolder(dir, hook string) (cdiFolder, error) {
 	cache, err := cdi.NewCache(cdi.WithSpecDirs(dir), cdi.WithAutoRefresh(false))
 	if err != nil {
 		return cdiFolder{}, fmt.Errorf("CDI folder %s: %w", dir, err)
 	}
-	return cdiFolder{dir: dir, cache: cache}, nil
+	return cdiFolder{dir: dir, cache: cache, hook: hook}, nil
 }
 
 // write replaces the spec file of a grant. On an error the old one is there, and
 // nothing else: what a crash leaves has a name that no runtime reads, and reset
 // removes it.
 func (f cdiFolder) write(g allocator.Grant) error {
-	spec, err := specOf(g)
+	spec, err := f.specOf(g)
 	if err != nil {
 		return err
 	}
@@ -109,15 +113,17 @@ func specName(uid allocator.ClaimUID) string { return specPrefix + string(uid) +
 // specOf describes the claim's requests. Each device carries an environment
 // variable, because CDI wants every device to change something, and because
 // start-up scripts like to know what they got; nothing ever reads it back.
-func specOf(g allocator.Grant) (*cdispec.Spec, error) {
+func (f cdiFolder) specOf(g allocator.Grant) (*cdispec.Spec, error) {
 	vendor, class, _ := parser.ParseDevice(allocator.Ref{Claim: g.UID}.String())
 	spec := &cdispec.Spec{Kind: vendor + "/" + class}
 	for _, request := range requestNames(g) {
-		_, _, device := parser.ParseDevice(deviceID(g.UID, request))
+		_, _, name := parser.ParseDevice(deviceID(g.UID, request))
 		spec.Devices = append(spec.Devices, cdispec.Device{
-			Name: device,
+			Name: name,
 			ContainerEdits: cdispec.ContainerEdits{
-				Env: environment(g, request),
+				Env:         environment(g, request),
+				DeviceNodes: deviceNodes(g, request),
+				Hooks:       f.hooks(g, request),
 			},
 		})
 	}
@@ -134,7 +140,8 @@ func deviceID(uid allocator.ClaimUID, request string) string {
 	return allocator.Ref{Claim: uid, Request: request}.String()
 }
 
-// environment tells what the request got: CPUs, or the NUMA nodes of its memory.
+// environment tells what the request got: CPUs, the NUMA nodes of its memory, or the names
+// and addresses of other devices.
 func environment(g allocator.Grant, request string) []string {
 	var env []string
 	if cpus := g.RunsOn(request); !cpus.IsEmpty() {
@@ -143,7 +150,58 @@ func environment(g allocator.Grant, request string) []string {
 	if nodes := g.MemoryNodesOf(request); len(nodes) > 0 {
 		env = append(env, envName("TOPOLET_MEMORY_NODES", g.UID, request)+"="+cpuset.New(nodes...).String())
 	}
+	var addresses, names []string
+	for _, p := range g.Parts {
+		if p.Name == request && p.Hardware != nil {
+			names = append(names, p.Domain)
+			if p.Hardware.Address != "" {
+				addresses = append(addresses, p.Hardware.Address)
+			}
+		}
+	}
+	if len(names) > 0 {
+		env = append(env, envName("TOPOLET_DEVICES", g.UID, request)+"="+strings.Join(names, ","))
+	}
+	if len(addresses) > 0 {
+		env = append(env, envName("TOPOLET_PCI", g.UID, request)+"="+strings.Join(addresses, ","))
+	}
 	return env
+}
+
+// hooks make the links of a request's devices.
+func (f cdiFolder) hooks(g allocator.Grant, request string) []*cdispec.Hook {
+	var links []device.Link
+	for _, h := range g.HardwareOf(request) {
+		links = append(links, h.Links...)
+	}
+	if len(links) == 0 || f.hook == "" {
+		return nil
+	}
+	return []*cdispec.Hook{devlinks.Hook(f.hook, links)}
+}
+
+// deviceNodes are those of a request's devices, each once. The kernel lets the container
+// open them and no others; it may not make new ones.
+func deviceNodes(g allocator.Grant, request string) []*cdispec.DeviceNode {
+	var nodes []*cdispec.DeviceNode
+	seen := map[string]bool{}
+	for _, p := range g.Parts {
+		if p.Name != request || p.Hardware == nil {
+			continue
+		}
+		permissions := "rw"
+		if p.ReadOnly {
+			permissions = "r"
+		}
+		for _, n := range p.Hardware.Nodes {
+			if seen[n.Path] {
+				continue
+			}
+			seen[n.Path] = true
+			nodes = append(nodes, &cdispec.DeviceNode{Path: n.Path, Type: n.Kind(), Major: n.Major, Minor: n.Minor, Permissions: permissions})
+		}
+	}
+	return nodes
 }
 
 func envName(prefix string, uid allocator.ClaimUID, request string) string {

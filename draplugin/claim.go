@@ -2,6 +2,7 @@ package draplugin
 
 import (
 	"fmt"
+	"strings"
 
 	resourceapi "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -51,27 +52,17 @@ func translate(claim *resourceapi.ResourceClaim, pool string) (allocator.Claim, 
 			continue
 		}
 		field := fmt.Sprintf("status.allocation.devices.results[%d]", i)
-		if ptr.Deref(result.AdminAccess, false) {
-			return owner, nil, &ClaimError{field + ".adminAccess", "true", "what is somebody's own cannot be shared: ask without adminAccess"}
-		}
-		config, err := configOf(result, devices.Config)
-		if err != nil {
-			return owner, nil, err
-		}
 		request := allocator.Request{
-			Name:     resourceclaim.BaseRequestRef(result.Request),
-			Domain:   result.Device,
-			Share:    string(ptr.Deref(result.ShareID, types.UID(""))),
-			ManyPods: config.Sharing == v1alpha1.ManyPods,
+			Name:   resourceclaim.BaseRequestRef(result.Request),
+			Domain: result.Device,
+			Share:  string(ptr.Deref(result.ShareID, types.UID(""))),
+			Admin:  ptr.Deref(result.AdminAccess, false),
 		}
-		if allocator.IsMemory(result.Device) {
-			request.Memory, err = consumedMemory(result, field)
+		var err error
+		if allocator.IsMemory(result.Device) || allocator.IsCPUs(result.Device) {
+			err = fillCPUsOrMemory(&request, result, devices.Config, field)
 		} else {
-			request.SharedPool = config.SharedPool == v1alpha1.Include
-			request.IdleSiblings = config.Siblings == v1alpha1.Idle
-			request.LocalMemory = config.Memory == v1alpha1.Local
-			request.Isolated = config.LoadBalancing == v1alpha1.Disabled
-			request.Count, err = consumedCPUs(result, field)
+			err = fillHardware(&request, result, devices.Config, field)
 		}
 		if err != nil {
 			return owner, nil, err
@@ -83,6 +74,47 @@ func translate(claim *resourceapi.ResourceClaim, pool string) (allocator.Claim, 
 			fmt.Sprintf("no result is of driver %s and pool %s", DriverName, pool)}
 	}
 	return owner, requests, nil
+}
+
+// fillCPUsOrMemory adds what the result and its configuration say.
+func fillCPUsOrMemory(r *allocator.Request, result resourceapi.DeviceRequestAllocationResult, configs []resourceapi.DeviceAllocationConfiguration, field string) error {
+	if r.Admin {
+		return &ClaimError{field + ".adminAccess", "true", "what is somebody's own cannot be shared: ask without adminAccess"}
+	}
+	config, err := configOf(result, configs, v1alpha1.DefaultCPUConfig(), v1alpha1.DecodeCPUConfig)
+	if err != nil {
+		return err
+	}
+	r.ManyPods = config.Sharing == v1alpha1.ManyPods
+	if allocator.IsMemory(result.Device) {
+		r.Memory, err = consumedMemory(result, field)
+		return err
+	}
+	r.SharedPool = config.SharedPool == v1alpha1.Include
+	r.IdleSiblings = config.Siblings == v1alpha1.Idle
+	r.LocalMemory = config.Memory == v1alpha1.Local
+	r.Isolated = config.LoadBalancing == v1alpha1.Disabled
+	r.Count, err = consumedCPUs(result, field)
+	return err
+}
+
+// fillHardware adds what the result and its configuration say of any other device. Like
+// with other drivers of such devices, every pod that the claim is reserved for may use it;
+// but a network interface is in one pod only.
+func fillHardware(r *allocator.Request, result resourceapi.DeviceRequestAllocationResult, configs []resourceapi.DeviceAllocationConfiguration, field string) error {
+	config, err := configOf(result, configs, v1alpha1.DefaultDeviceConfig(), v1alpha1.DecodeDeviceConfig)
+	if err != nil {
+		return err
+	}
+	r.ManyPods = !strings.HasPrefix(result.Device, "nic-")
+	if r.Roles, err = rolesOf(result.Device, config); err != nil {
+		return fmt.Errorf("devices.config[].opaque.parameters for request %q: %w", result.Request, err)
+	}
+	if disk, ok := config.(v1alpha1.NVMeConfig); ok {
+		r.ReadOnly = disk.ReadOnly
+	}
+	r.Amounts, err = consumedAmounts(result, field)
+	return err
 }
 
 const remedyConsumable = "the feature gate DRAConsumableCapacity must be on in kube-apiserver, kube-scheduler and kubelet"
@@ -102,13 +134,14 @@ func consumedCPUs(result resourceapi.DeviceRequestAllocationResult, field string
 
 // configOf returns the configuration of an allocation result. The API lists
 // what the class says before what the claim says; the last one counts.
-func configOf(result resourceapi.DeviceRequestAllocationResult, configs []resourceapi.DeviceAllocationConfiguration) (v1alpha1.CPUConfig, error) {
-	config := v1alpha1.DefaultCPUConfig()
+func configOf[C any](result resourceapi.DeviceRequestAllocationResult, configs []resourceapi.DeviceAllocationConfiguration,
+	config C, decode func([]byte) (C, error),
+) (C, error) {
 	for _, c := range resourceclaim.ConfigForResult(configs, result) {
 		if c.Opaque.Driver != DriverName {
 			continue
 		}
-		decoded, err := v1alpha1.DecodeCPUConfig(c.Opaque.Parameters.Raw)
+		decoded, err := decode(c.Opaque.Parameters.Raw)
 		if err != nil {
 			return config, fmt.Errorf("devices.config[].opaque.parameters for request %q (%s): %w", result.Request, c.Source, err)
 		}

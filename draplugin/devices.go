@@ -64,10 +64,11 @@ type Publication struct {
 }
 
 // Devices returns a consumable device for each domain, in the same order and
-// under the same name, those of memory last. A domain of so many units that the API
-// has no room for its counters is left out: a machine level of more than 64.
+// under the same name, then those of memory, then everything else. A domain of so many
+// units that the API has no room for its counters is left out: a machine level of more
+// than 64; and so is hardware of more than 63 parts.
 func Devices(inv *allocator.Inventory, publication Publication) []resourceapi.Device {
-	devices := make([]resourceapi.Device, 0, len(inv.Domains)+len(inv.Memory))
+	devices := make([]resourceapi.Device, 0, len(inv.Domains)+len(inv.Memory)+len(inv.Devices))
 	counters := countersOf(inv.Domains)
 	for _, d := range inv.Domains {
 		consumed := counters.consumedBy(d)
@@ -92,6 +93,12 @@ func Devices(inv *allocator.Inventory, publication Publication) []resourceapi.De
 	}
 	for _, d := range inv.Memory {
 		devices = append(devices, memoryDevice(d, publication))
+	}
+	uses := hardwareCountersOf(inv.Devices)
+	for i := range inv.Devices {
+		if d := &inv.Devices[i]; uses.fits(d) {
+			devices = append(devices, hardwareDevice(d, uses))
+		}
 	}
 	return devices
 }

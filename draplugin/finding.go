@@ -27,6 +27,7 @@ const (
 	conditionEnforced = "Enforced"
 
 	reasonOffline  = "CPUsOffline"
+	reasonGone     = "DeviceGone"
 	reasonKernel   = "Kernel"
 	reasonRuntime  = "Runtime"
 	reasonDegraded = "Degraded"
@@ -62,11 +63,15 @@ func (p *Plugin) findings(conflicts []allocator.Conflict) []finding {
 func findings(conflicts []allocator.Conflict, grants []allocator.Grant, holders []allocator.Holder) []finding {
 	var found []finding
 	for _, c := range conflicts {
-		if c.Offline.IsEmpty() {
+		f := findingOf(c.Claim.UID, c.Part, conditionReady)
+		switch {
+		case !c.Offline.IsEmpty():
+			f.status, f.reason, f.message, f.taint = metav1.ConditionFalse, reasonOffline, c.Message, TaintCPUOffline
+		case c.Part.Hardware != nil:
+			f.status, f.reason, f.message = metav1.ConditionFalse, reasonGone, c.Message
+		default:
 			continue
 		}
-		f := findingOf(c.Claim.UID, c.Part, conditionReady)
-		f.status, f.reason, f.message, f.taint = metav1.ConditionFalse, reasonOffline, c.Message, TaintCPUOffline
 		found = append(found, f)
 	}
 	for _, g := range grants {

@@ -113,13 +113,14 @@ func (p *Plugin) resources(conflicts []allocator.Conflict) resourceslice.DriverR
 		if d, ok := inv.Domain(devices[i].Name); ok {
 			withhold(&devices[i], d, withheld(d, conflicts, grants))
 		}
-		devices[i].Taints = taints(devices[i].Name, found)
+		devices[i].Taints = append(devices[i].Taints, taints(devices[i].Name, found)...)
 		if len(devices[i].Taints) > 0 || len(devices[i].ConsumesCounters) > 0 || p.opts.Publication.Lists {
 			limit = resourceapi.ResourceSliceMaxDevicesWithAdvancedFeatures
 		}
 	}
 	var pool resourceslice.Pool
-	for sets := range slices.Chunk(countersOf(inv.Domains).sets, resourceapi.ResourceSliceMaxCounterSets) {
+	all := slices.Concat(countersOf(inv.Domains).sets, hardwareCountersOf(inv.Devices).sets)
+	for sets := range slices.Chunk(all, resourceapi.ResourceSliceMaxCounterSets) {
 		pool.Slices = append(pool.Slices, resourceslice.Slice{SharedCounters: sets})
 	}
 	for some := range slices.Chunk(devices, limit) {

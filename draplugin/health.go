@@ -2,11 +2,14 @@ package draplugin
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"time"
 
 	"k8s.io/dynamic-resource-allocation/kubeletplugin"
 
 	"github.com/topolet/topolet/allocator"
+	"github.com/topolet/topolet/topology/device"
 )
 
 // healthInterval is well inside the 30 s after which the kubelet forgets a
@@ -46,6 +49,9 @@ func (p *Plugin) health(now time.Time) kubeletplugin.DeviceHealthReport {
 	for _, d := range inv.Memory {
 		problems[d.Name] = ""
 	}
+	for _, d := range inv.Devices {
+		problems[d.Name] = brokenBy(d)
+	}
 	type holding struct {
 		claim                  allocator.ClaimUID
 		request, domain, share string
@@ -68,7 +74,7 @@ func (p *Plugin) health(now time.Time) kubeletplugin.DeviceHealthReport {
 	}
 	for _, g := range p.ledger.Grants() {
 		for _, part := range g.Parts {
-			if !lost[holdingOf(g.Claim, part)] {
+			if !lost[holdingOf(g.Claim, part)] && part.Hardware == nil {
 				problems[part.Domain] = ""
 			}
 		}
@@ -97,4 +103,17 @@ func deviceHealth(pool, device, problem string, now time.Time) kubeletplugin.Dev
 		LastUpdated: now,
 		Message:     problem,
 	}
+}
+
+// brokenBy is what keeps a device from working at present, by its taints; empty for
+// nothing.
+func brokenBy(d device.Device) string {
+	for _, t := range d.Taints {
+		switch t.Reason {
+		case device.Unhealthy, device.InReset, device.DriverLost, device.RebindStuck, device.Gone:
+			return strings.TrimSpace(fmt.Sprintf("device %s is %s %s", d.Name, t.Reason, t.Value))
+		case device.ControlOnly, device.Unmanaged, device.ProfilePending, device.MonitorOnly:
+		}
+	}
+	return ""
 }

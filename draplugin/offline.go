@@ -52,6 +52,13 @@ func Consumed(part allocator.Part) map[resourceapi.QualifiedName]resource.Quanti
 		}
 		return consumed
 	}
+	if part.Hardware != nil {
+		consumed := map[resourceapi.QualifiedName]resource.Quantity{}
+		for _, a := range part.Amounts {
+			consumed[qualified(a.Name)] = bytesQuantity(a.Amount)
+		}
+		return consumed
+	}
 	return map[resourceapi.QualifiedName]resource.Quantity{
 		CapacityCPUs:    *quantity(int64(part.Count)),
 		CapacityTenants: *quantity(1),

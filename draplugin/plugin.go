@@ -32,6 +32,9 @@ type Options struct {
 	RegistryDir string
 	// CDIDir is a folder in which the container runtime looks for CDI specs.
 	CDIDir string
+	// Hook is the program of package devlinks, by its path on the host; without one
+	// containers have no links to devices.
+	Hook string
 
 	Publication Publication
 }
@@ -83,7 +86,7 @@ var _ kubeletplugin.DRAPlugin = (*Plugin)(nil)
 // them. It touches nothing before [Plugin.Run]. Released is called after CPUs have
 // returned to the shared pool; it must not block.
 func New(opts Options, ledger *allocator.Ledger, runtime Runtime, notifier Notifier, released func()) (*Plugin, error) {
-	folder, err := newCDIFolder(opts.CDIDir)
+	folder, err := newCDIFolder(opts.CDIDir, opts.Hook)
 	if err != nil {
 		return nil, err
 	}

@@ -93,6 +93,9 @@ func metadataOf(inv *allocator.Inventory, part allocator.Part, lists bool) *kube
 	if d, ok := inv.MemoryDomain(part.Domain); ok {
 		addAll(attrs, memoryAttributes(d))
 	}
+	if d, ok := inv.Device(part.Domain); ok {
+		addAll(attrs, hardwareAttributes(d))
+	}
 	if cpus := part.RunsOn(); !cpus.IsEmpty() {
 		attrs[string(AttributeCPUSet)] = resourceapi.DeviceAttribute{StringValue: ptr.To(cpus.String())}
 	}

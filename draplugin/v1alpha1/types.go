@@ -126,6 +126,10 @@ type Configuration struct {
 	// not use any, by its resources.limits. The default is Warn.
 	CPURequests CPURequests `json:"cpuRequests,omitempty"`
 
+	// Devices are the families of devices that are published beside CPUs and memory. The
+	// default is none: what this driver publishes, no other may give away.
+	Devices []DeviceFamily `json:"devices,omitempty"`
+
 	// Enforcement says who keeps everyone else off claimed CPUs. The default is Auto.
 	Enforcement Enforcement `json:"enforcement,omitempty"`
 
@@ -138,6 +142,18 @@ type Configuration struct {
 	// as the PCIe roots beside its CPUs, as a list, where it is left out otherwise. The
 	// cluster needs the feature gate DRAListTypeAttributes.
 	ListAttributes bool `json:"listAttributes,omitempty"`
+}
+
+// DeviceFamily is a family of devices and how they are published.
+type DeviceFamily struct {
+	// Family is its name, such as gpu or nvme.
+	Family string `json:"family"`
+	// Shares is how many claims share one device: a GPU, an NPU, or a shared work queue.
+	// The default is that of the family: one, and eight for a work queue.
+	Shares int `json:"shares,omitempty"`
+	// Tenants is how many claims share the enclave memory of a NUMA node (sgx). The
+	// default is any number.
+	Tenants int `json:"tenants,omitempty"`
 }
 
 // CPURequests is what happens to a pod that requests too few CPUs.

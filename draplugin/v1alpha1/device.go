@@ -1,0 +1,226 @@
+package v1alpha1
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// DeviceConfig is the opaque configuration of a request for a device that is neither
+// CPUs nor memory: one of the kinds below, each for one family of devices, or
+// [PCIConfig] for functions that are handed over as a whole, whatever their family.
+type DeviceConfig interface {
+	// Families are the families that the kind is for; none means any.
+	Families() []string
+}
+
+// Type is what every object carries.
+type Type struct {
+	// APIVersion is topolet.dev/v1alpha1.
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+}
+
+func (t Type) typeOf() Type { return t }
+
+// VFIOInterface is how user space reaches a function that it is handed.
+type VFIOInterface string
+
+const (
+	// AutoInterface gives the device nodes of all interfaces that the kernel offers.
+	AutoInterface VFIOInterface = "Auto"
+	// GroupInterface gives /dev/vfio/<group> and its container.
+	GroupInterface VFIOInterface = "Group"
+	// CdevInterface gives /dev/vfio/devices/vfio<n> and /dev/iommu.
+	CdevInterface VFIOInterface = "Cdev"
+)
+
+// PCIConfig is for functions that are handed over.
+type PCIConfig struct {
+	Type `json:",inline"`
+	// VFIOInterface is how. The default is Auto.
+	VFIOInterface VFIOInterface `json:"vfioInterface,omitempty"`
+}
+
+// GPUConfig is for graphics cards.
+type GPUConfig struct {
+	Type `json:",inline"`
+	// AccessMode says which of the card's device nodes the container gets. The default
+	// is All.
+	AccessMode AccessMode `json:"accessMode,omitempty"`
+	// ByPath says whether the container has the links to them under /dev/dri/by-path.
+	// The default is Granted.
+	ByPath ByPath `json:"byPath,omitempty"`
+}
+
+// AccessMode is a choice of a card's device nodes.
+type AccessMode string
+
+const (
+	// All gives the card's node and the render node.
+	All AccessMode = "All"
+	// Render leaves out the card's node, by which outputs are set up.
+	Render AccessMode = "Render"
+)
+
+// ByPath is a choice of links.
+type ByPath string
+
+const (
+	// Granted gives those to the card that the claim got.
+	Granted ByPath = "Granted"
+	// NoLinks gives none.
+	NoLinks ByPath = "None"
+)
+
+// GaudiConfig is for Gaudi accelerators.
+type GaudiConfig struct {
+	Type `json:",inline"`
+	// ScaleOut adds the RDMA node by which the accelerators of several hosts are joined.
+	ScaleOut bool `json:"scaleOut,omitempty"`
+	// NoControlNode leaves out the node by which the accelerator's state is read.
+	NoControlNode bool `json:"noControlNode,omitempty"`
+}
+
+// WorkQueueConfig is for work queues of DSA and IAA.
+type WorkQueueConfig struct {
+	Type `json:",inline"`
+	// NoCharLink leaves out the queue's entry in /dev/char, by which libaccel-config finds
+	// it.
+	NoCharLink bool `json:"noCharLink,omitempty"`
+}
+
+// SGXConfig is for enclave memory.
+type SGXConfig struct {
+	Type `json:",inline"`
+	// VEPC gives the node by which a virtual machine's enclave memory is made, in place
+	// of that for enclaves.
+	VEPC bool `json:"vepc,omitempty"`
+}
+
+// NVMeConfig is for disks.
+type NVMeConfig struct {
+	Type `json:",inline"`
+	// ReadOnly has the kernel refuse to open the disk for writing.
+	ReadOnly bool `json:"readOnly,omitempty"`
+}
+
+// Families implements [DeviceConfig].
+func (PCIConfig) Families() []string { return nil }
+
+// Families implements [DeviceConfig].
+func (GPUConfig) Families() []string { return []string{"gpu"} }
+
+// Families implements [DeviceConfig].
+func (GaudiConfig) Families() []string { return []string{"gaudi"} }
+
+// Families implements [DeviceConfig].
+func (WorkQueueConfig) Families() []string { return []string{"dsa", "iaa"} }
+
+// Families implements [DeviceConfig].
+func (SGXConfig) Families() []string { return []string{"sgx"} }
+
+// Families implements [DeviceConfig].
+func (NVMeConfig) Families() []string { return []string{"nvme"} }
+
+// deviceKinds read the JSON of each kind.
+var deviceKinds = map[string]func(raw []byte) (DeviceConfig, error){
+	"PCIConfig": func(raw []byte) (DeviceConfig, error) {
+		return decodeDevice(raw, "vfioInterface (a string)", func(c *PCIConfig) error {
+			return choose(&c.VFIOInterface, c.Kind, "vfioInterface", AutoInterface, GroupInterface, CdevInterface)
+		})
+	},
+	"GPUConfig": func(raw []byte) (DeviceConfig, error) {
+		return decodeDevice(raw, "accessMode, byPath (strings)", func(c *GPUConfig) error {
+			if err := choose(&c.AccessMode, c.Kind, "accessMode", All, Render); err != nil {
+				return err
+			}
+			return choose(&c.ByPath, c.Kind, "byPath", Granted, NoLinks)
+		})
+	},
+	"GaudiConfig": func(raw []byte) (DeviceConfig, error) {
+		return decodeDevice[GaudiConfig](raw, "scaleOut, noControlNode (true or false)", nil)
+	},
+	"WorkQueueConfig": func(raw []byte) (DeviceConfig, error) {
+		return decodeDevice[WorkQueueConfig](raw, "noCharLink (true or false)", nil)
+	},
+	"SGXConfig": func(raw []byte) (DeviceConfig, error) {
+		return decodeDevice[SGXConfig](raw, "vepc (true or false)", nil)
+	},
+	"NVMeConfig": func(raw []byte) (DeviceConfig, error) {
+		return decodeDevice[NVMeConfig](raw, "readOnly (true or false)", nil)
+	},
+}
+
+// DecodeDeviceConfig reads the JSON of one of the kinds and fills in the defaults.
+func DecodeDeviceConfig(raw []byte) (DeviceConfig, error) {
+	const kind = "parameters"
+	var t Type
+	if err := json.Unmarshal(raw, &t); err != nil {
+		return nil, fmt.Errorf("%s cannot be read: %s", kind, oneLine(err))
+	}
+	read, ok := deviceKinds[t.Kind]
+	if !ok {
+		return nil, &FieldError{kind, "kind", t.Kind, "use one of " + strings.Join(slices.Sorted(maps.Keys(deviceKinds)), ", ")}
+	}
+	return read(raw)
+}
+
+// decodeDevice reads a kind. Complete fills in the defaults and refuses what is no value.
+func decodeDevice[C interface {
+	DeviceConfig
+	typeOf() Type
+}](raw []byte, fields string, complete func(*C) error) (DeviceConfig, error) {
+	var c C
+	var t Type
+	_ = json.Unmarshal(raw, &t) // read before
+	if err := decode(raw, &c, t.Kind, fields); err != nil {
+		return nil, err
+	}
+	if err := checkType(c.typeOf().APIVersion, t.Kind, t.Kind); err != nil {
+		return nil, err
+	}
+	if complete != nil {
+		if err := complete(&c); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// DefaultDeviceConfig is what holds without any parameters.
+func DefaultDeviceConfig() DeviceConfig { return nil }
+
+// families are those that can be published, and those of them of which a device can be
+// shared.
+var (
+	families  = []string{"gpu", "gaudi", "qat", "dsa", "iaa", "dlb", "fpga", "sgx", "npu", "nic", "nvme"}
+	shareable = []string{"gpu", "npu", "dsa", "iaa"}
+)
+
+// maxShares bounds what a device is divided into; more claims do not fit on a node.
+const maxShares = 1024
+
+// checkFamilies refuses families that do not exist and options that they do not have.
+func checkFamilies(list []DeviceFamily, kind string) error {
+	seen := map[string]bool{}
+	for i, f := range list {
+		field := func(name string) string { return fmt.Sprintf("devices[%d].%s", i, name) }
+		switch {
+		case !slices.Contains(families, f.Family):
+			return &FieldError{kind, field("family"), f.Family, "use one of " + strings.Join(families, ", ")}
+		case seen[f.Family]:
+			return &FieldError{kind, field("family"), f.Family, "name each family once"}
+		case f.Shares < 0 || f.Shares > maxShares:
+			return &FieldError{kind, field("shares"), fmt.Sprint(f.Shares), fmt.Sprintf("use a number from 1 to %d", maxShares)}
+		case f.Shares > 0 && !slices.Contains(shareable, f.Family):
+			return &FieldError{kind, field("shares"), fmt.Sprint(f.Shares), "leave it out: only devices of " + strings.Join(shareable, ", ") + " can be shared"}
+		case f.Tenants < 0 || f.Tenants > 0 && f.Family != "sgx":
+			return &FieldError{kind, field("tenants"), fmt.Sprint(f.Tenants), "leave it out, or give a number for family sgx"}
+		}
+		seen[f.Family] = true
+	}
+	return nil
+}

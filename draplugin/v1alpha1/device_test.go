@@ -1,0 +1,77 @@
+package v1alpha1
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const version = `"apiVersion":"topolet.dev/v1alpha1"`
+
+func TestDecodeDeviceConfig(t *testing.T) {
+	typed := func(kind string) Type { return Type{APIVersion, kind} }
+	for raw, want := range map[string]DeviceConfig{
+		`{` + version + `,"kind":"PCIConfig"}`:                         PCIConfig{typed("PCIConfig"), AutoInterface},
+		`{` + version + `,"kind":"PCIConfig","vfioInterface":"Cdev"}`:  PCIConfig{typed("PCIConfig"), CdevInterface},
+		`{` + version + `,"kind":"GPUConfig"}`:                         GPUConfig{typed("GPUConfig"), All, Granted},
+		`{` + version + `,"kind":"GPUConfig","accessMode":"Render"}`:   GPUConfig{typed("GPUConfig"), Render, Granted},
+		`{` + version + `,"kind":"GPUConfig","byPath":"None"}`:         GPUConfig{typed("GPUConfig"), All, NoLinks},
+		`{` + version + `,"kind":"GaudiConfig","scaleOut":true}`:       GaudiConfig{typed("GaudiConfig"), true, false},
+		`{` + version + `,"kind":"GaudiConfig","noControlNode":true}`:  GaudiConfig{typed("GaudiConfig"), false, true},
+		`{` + version + `,"kind":"WorkQueueConfig","noCharLink":true}`: WorkQueueConfig{typed("WorkQueueConfig"), true},
+		`{` + version + `,"kind":"SGXConfig","vepc":true}`:             SGXConfig{typed("SGXConfig"), true},
+		`{` + version + `,"kind":"NVMeConfig","readOnly":true}`:        NVMeConfig{typed("NVMeConfig"), true},
+	} {
+		got, err := DecodeDeviceConfig([]byte(raw))
+		if err != nil {
+			t.Errorf("%s: %v", raw, err)
+		} else if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: -want +got:\n%s", raw, diff)
+		}
+	}
+}
+
+func TestDecodeDeviceConfigRefuses(t *testing.T) {
+	for raw, said := range map[string]string{
+		``:                                `cannot be read`,
+		`null`:                            `field kind: ""`,
+		`{` + version + `}`:               `use one of GPUConfig, GaudiConfig, NVMeConfig, PCIConfig, SGXConfig, WorkQueueConfig`,
+		`{` + version + `,"kind":"Disk"}`: `field kind: "Disk" is not valid`,
+		`{"kind":"SGXConfig"}`:            `SGXConfig field apiVersion: "" is not valid: use topolet.dev/v1alpha1`,
+		`{` + version + `,"kind":"SGXConfig","VEPC":true}`:         `unknown field "VEPC"; its fields are apiVersion, kind, vepc (true or false)`,
+		`{` + version + `,"kind":"SGXConfig","vepc":"yes"}`:        `cannot be read`,
+		`{` + version + `,"Kind":"SGXConfig"}`:                     `unknown field "Kind"`,
+		`{` + version + `,"kind":"GPUConfig","byPath":"All"}`:      `GPUConfig field byPath: "All" is not valid: use Granted (the default) or None`,
+		`{` + version + `,"kind":"PCIConfig","vfioInterface":"x"}`: `PCIConfig field vfioInterface: "x" is not valid: use Auto (the default) or Group or Cdev`,
+	} {
+		if got, err := DecodeDeviceConfig([]byte(raw)); err == nil || !strings.Contains(err.Error(), said) {
+			t.Errorf("%s: %+v, %v; want %q", raw, got, err, said)
+		}
+	}
+}
+
+func TestDevicesOfTheConfiguration(t *testing.T) {
+	const head = "apiVersion: topolet.dev/v1alpha1\nkind: Configuration\ndevices: "
+	c, err := DecodeConfiguration([]byte(head + "[{family: gpu, shares: 4}, {family: sgx, tenants: 110}, {family: nvme}]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]DeviceFamily{{Family: "gpu", Shares: 4}, {Family: "sgx", Tenants: 110}, {Family: "nvme"}}, c.Devices); diff != "" {
+		t.Errorf("devices -want +got:\n%s", diff)
+	}
+	for text, said := range map[string]string{
+		"[{family: tpu}]":                `devices[0].family: "tpu" is not valid: use one of gpu, gaudi, `,
+		"[{family: gpu}, {family: gpu}]": `devices[1].family: "gpu" is not valid: name each family once`,
+		"[{family: nvme, shares: 2}]":    `devices[0].shares: "2" is not valid: leave it out`,
+		"[{family: gpu, shares: -1}]":    `devices[0].shares: "-1" is not valid: use a number from 1 to 1024`,
+		"[{family: gpu, shares: 1025}]":  `devices[0].shares`,
+		"[{family: gpu, tenants: 1}]":    `devices[0].tenants: "1" is not valid`,
+		"[{family: gpu, sharing: 1}]":    `unknown field "devices[0].sharing"`,
+		"[gpu]":                          `cannot be read`,
+	} {
+		if _, err := DecodeConfiguration([]byte(head + text)); err == nil || !strings.Contains(err.Error(), said) {
+			t.Errorf("%s: %v, want %q", text, err, said)
+		}
+	}
+}
