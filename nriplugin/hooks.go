@@ -2,6 +2,7 @@ package nriplugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/containerd/nri/pkg/api"
@@ -66,6 +67,10 @@ func (p *Plugin) CreateContainer(ctx context.Context, pod *api.PodSandbox, ctr *
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := getsDevices(c, placement, ctr); err != nil {
+		p.ledger.Remove(c.ID)
+		return nil, nil, err
+	}
 	if len(c.Claims) > 0 {
 		if err := p.kernel.yield(ctx, c.ID); err != nil {
 			p.ledger.Remove(c.ID)
@@ -85,6 +90,10 @@ func (p *Plugin) CreateContainer(ctx context.Context, pod *api.PodSandbox, ctr *
 		}
 	}
 	adjust := &api.ContainerAdjustment{}
+	if err := p.giveInterfaces(adjust, pod, c, placement.Interfaces); err != nil {
+		p.ledger.Remove(c.ID)
+		return nil, nil, err
+	}
 	adjust.SetLinuxCPUSetCPUs(placement.CPUs.String())
 	if len(placement.MemoryNodes) > 0 {
 		adjust.SetLinuxCPUSetMems(cpuset.New(placement.MemoryNodes...).String())
@@ -115,7 +124,7 @@ func (p *Plugin) StartContainer(ctx context.Context, pod *api.PodSandbox, ctr *a
 		return fmt.Errorf("container %s of pod %s/%s starts without having been created before topolet: it is created anew",
 			ctr.GetName(), pod.GetNamespace(), pod.GetName())
 	}
-	if err := p.verify(ctx, entry); err != nil {
+	if err := errors.Join(p.hasInterfaces(entry), p.verify(ctx, entry)); err != nil {
 		p.metrics.readBackFailures.Inc()
 		// The runtime never starts this container again: the kubelet makes a new one.
 		p.ledger.Remove(entry.ID)

@@ -36,6 +36,7 @@ type Plugin struct {
 	socket   string
 	ledger   *allocator.Ledger
 	accounts Accounts
+	host     fs.FS
 	cgroups  cgroups
 	kernel   *kernelTier
 	metrics  *metrics
@@ -50,13 +51,14 @@ type Plugin struct {
 }
 
 // New returns a plugin that connects to the runtime's NRI socket. Host is the
-// host's file system, of which sys/fs/cgroup is read. Accounts is told of pods that
+// host's file system, of which sys/fs/cgroup and sys/class/net are read. Accounts is told of pods that
 // request too little.
 func New(socket string, ledger *allocator.Ledger, host fs.FS, accounts Accounts, kernel Kernel) *Plugin {
 	return &Plugin{
 		socket:       socket,
 		ledger:       ledger,
 		accounts:     accounts,
+		host:         host,
 		cgroups:      newCgroups(host),
 		kernel:       newKernelTier(kernel, ledger),
 		metrics:      newMetrics(),

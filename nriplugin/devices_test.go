@@ -1,0 +1,88 @@
+package nriplugin
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/nri/pkg/api"
+
+	"github.com/topolet/topolet/allocator"
+	devices "github.com/topolet/topolet/topology/device"
+)
+
+// withDevices is a node with a disk and a network card.
+func withDevices(t *testing.T) *node {
+	t.Helper()
+	n := newNode(t, false)
+	n.write("sys/class/net/eth1/mtu", "1500")
+	n.ledger.ReplaceDevices([]devices.Device{
+		{Name: "nvme-0", Family: "nvme", Use: devices.Use{Owner: "0"}, Nodes: []devices.Node{{Path: "/dev/nvme0n1", Block: true, Major: 259, Minor: 1}}},
+		{Name: "nic-1", Family: "nic", Use: devices.Use{Owner: "1"}, Interfaces: []string{"eth1"}},
+	})
+	return n
+}
+
+func TestAContainerIsCreatedWithTheNodesOfItsClaimsOnly(t *testing.T) {
+	for name, test := range map[string]struct {
+		given   []*api.LinuxDevice
+		refused string
+	}{
+		"its node":      {[]*api.LinuxDevice{{Path: "/dev/null", Type: "c"}, {Path: "/dev/nvme0n1", Type: "b", Major: 259, Minor: 1}}, ""},
+		"no node":       {nil, "does not get /dev/nvme0n1, which its claim has: switch CDI on"},
+		"other numbers": {[]*api.LinuxDevice{{Path: "/dev/nvme0n1", Type: "b", Major: 259, Minor: 2}}, "b 259:2, than its claim has, b 259:1"},
+		"another type":  {[]*api.LinuxDevice{{Path: "/dev/nvme0n1", Type: "c", Major: 259, Minor: 1}}, "c 259:1, than its claim has, b 259:1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := withDevices(t)
+			grant(t, n.ledger, allocator.Request{Name: "cpus", Domain: "nvme-0"}, "claim", "main")
+			c := n.newContainer("main", device("claim"))
+			c.Linux.Devices = test.given
+			err := n.create(c)
+			if (err == nil) != (test.refused == "") || err != nil && !strings.Contains(err.Error(), test.refused) {
+				t.Fatalf("the plugin answers %v, want %q", err, test.refused)
+			}
+			if _, known := n.ledger.Entry(allocator.ContainerID(c.Id)); known != (err == nil) {
+				t.Errorf("the ledger knows the container: %t", known)
+			}
+		})
+	}
+}
+
+func TestANetworkInterfaceMovesIntoThePod(t *testing.T) {
+	n := withDevices(t)
+	grant(t, n.ledger, allocator.Request{Name: "cpus", Domain: "nic-1"}, "claim", "main")
+	c := n.newContainer("main", device("claim"))
+	adjust := func() *api.ContainerAdjustment {
+		t.Helper()
+		a, _, err := n.plugin.CreateContainer(t.Context(), c.pod, c.Container)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	_, _, err := n.plugin.CreateContainer(t.Context(), c.pod, c.Container)
+	if err == nil || !strings.Contains(err.Error(), "leave out hostNetwork") {
+		t.Fatalf("a pod on the host's network gets %v", err)
+	}
+	c.pod.Linux = &api.LinuxPodSandbox{Namespaces: []*api.LinuxNamespace{{Type: "network", Path: "/var/run/netns/x"}}}
+	if moved := adjust().GetLinux().GetNetDevices(); len(moved) != 1 || moved["eth1"].GetName() != "eth1" {
+		t.Errorf("moved: %v", moved)
+	}
+	// A runtime that knows nothing of it leaves it where it is.
+	n.makeCgroup(c)
+	err = n.plugin.StartContainer(t.Context(), c.pod, c.Container)
+	if err == nil || !strings.Contains(err.Error(), "has not moved network interface eth1") {
+		t.Errorf("the container starts without it: %v", err)
+	}
+	if err := os.RemoveAll(filepath.Join(n.root, "sys/class/net/eth1")); err != nil {
+		t.Fatal(err)
+	}
+	if moved := adjust().GetLinux().GetNetDevices(); len(moved) != 0 {
+		t.Errorf("moved again: %v", moved)
+	}
+	if err := n.plugin.hasInterfaces(allocator.Entry{Container: allocator.Container{ID: allocator.ContainerID(c.Id)}}); err != nil {
+		t.Error(err)
+	}
+}
