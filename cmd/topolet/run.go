@@ -23,6 +23,7 @@ import (
 	"github.com/topolet/topolet/draplugin/v1alpha1"
 	"github.com/topolet/topolet/nriplugin"
 	"github.com/topolet/topolet/topology"
+	"github.com/topolet/topolet/topology/device"
 )
 
 // runOptions are the flags of `topolet run`.
@@ -123,6 +124,7 @@ func run(ctx context.Context, opts runOptions) error {
 		return err
 	}
 
+	devices := newDeviceWatch(host, familiesOf(config))
 	policy, err := policyOf(watch.machine, config)
 	if err != nil {
 		return err
@@ -175,14 +177,24 @@ func run(ctx context.Context, opts runOptions) error {
 	}
 	logger.Info("Restored the ledger", "grants", len(grants), "onlineCPUs", watch.machine.Online.String(), "reservedCPUs", policy.ReservedCPUs.String())
 
+	devices.look(ctx, watch.machine)
+	ledger.ReplaceDevices(atHome(devices.devices, grants))
+
 	books := &accounts{mode: config.CPURequests, notes: notes}
 	runtime := nriplugin.New(opts.nriSocket, ledger, host, books, kernel)
+	hook := ""
+	if len(config.Devices) > 0 {
+		if hook, err = installHook(opts.stateDir); err != nil {
+			return err
+		}
+	}
 	dra, err = draplugin.New(draplugin.Options{
 		NodeName:    opts.nodeName,
 		Client:      client,
 		PluginDir:   filepath.Join(opts.pluginsDir, draplugin.DriverName),
 		RegistryDir: opts.registryDir,
 		CDIDir:      opts.cdiDir,
+		Hook:        hook,
 		Publication: draplugin.Publication{Lists: config.ListAttributes, NodeAllocatable: config.NodeAllocatable},
 	}, ledger, runtime, notes, runtime.Push)
 	if err != nil {
@@ -220,6 +232,12 @@ func run(ctx context.Context, opts runOptions) error {
 			runtime.Push()
 			dra.Refresh()
 			return nil
+		})
+	})()
+	defer background(ctx, func(ctx context.Context) {
+		devices.run(ctx, deviceInterval, func() *topology.Machine { return ledger.Inventory().Machine }, func(now []device.Device) {
+			ledger.ReplaceDevices(atHome(now, ledger.Grants()))
+			dra.Refresh()
 		})
 	})()
 	return dra.Run(ctx)

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/topolet/topolet/topology"
+	"github.com/topolet/topolet/topology/device"
+	"github.com/topolet/topolet/topology/device/devicetest"
+	"github.com/topolet/topolet/topology/device/npu"
+)
+
+func TestDevicesAreLookedAtAgain(t *testing.T) {
+	h := devicetest.New(t)
+	f := devicetest.Function{Path: "/sys/devices/pci0000:00/0000:00:0b.0", Vendor: 0x8086, Device: 0x7d1d, Class: 0x120000, Group: 9, Driver: "intel_vpu"}
+	h.Add(f)
+	h.Char(f.Path, "accel/accel0", "261:0", "accel/accel0")
+	h.File(f.Path+"/aer_dev_fatal", "Undefined 0\nTOTAL_ERR_FATAL 2")
+	root, err := topology.OpenRoot(h.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close() //nolint:errcheck // only read
+	w := newDeviceWatch(root, []device.Family{npu.Family{}})
+	look := func(wantChange bool, want ...device.Taint) {
+		t.Helper()
+		m, err := topology.Discover(root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if changed := w.look(t.Context(), m); changed != wantChange {
+			t.Errorf("changed: %t, want %t", changed, wantChange)
+		}
+		if len(w.devices) != 1 || len(w.devices[0].Taints) != len(want) || len(want) > 0 && w.devices[0].Taints[0] != want[0] {
+			t.Errorf("devices %+v, want one with taints %+v", w.devices, want)
+		}
+	}
+
+	look(true)
+	look(false)
+	h.File(f.Path+"/aer_dev_fatal", "Undefined 0\nTOTAL_ERR_FATAL 3")
+	broken := device.Taint{Reason: device.Unhealthy, Value: "aer-fatal"}
+	look(true, broken)
+	look(false, broken)
+	h.File(f.Path+"/aer_dev_fatal", "Undefined 0\nTOTAL_ERR_FATAL 0")
+	look(true)
+	h.Remove(f.Path + "/driver")
+	look(true, device.Taint{Reason: device.DriverLost})
+}

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"github.com/topolet/topolet/draplugin/v1alpha1"
+	"github.com/topolet/topolet/topology/device"
+	"github.com/topolet/topolet/topology/device/dlb"
+	"github.com/topolet/topolet/topology/device/fpga"
+	"github.com/topolet/topolet/topology/device/gaudi"
+	"github.com/topolet/topolet/topology/device/gpu"
+	"github.com/topolet/topolet/topology/device/idxd"
+	"github.com/topolet/topolet/topology/device/nic"
+	"github.com/topolet/topolet/topology/device/npu"
+	"github.com/topolet/topolet/topology/device/nvme"
+	"github.com/topolet/topolet/topology/device/qat"
+	"github.com/topolet/topolet/topology/device/sgx"
+)
+
+// familiesOf are the families that the configuration names, with its options.
+func familiesOf(config v1alpha1.Configuration) []device.Family {
+	var families []device.Family
+	for _, f := range config.Devices {
+		shares := uint64(max(f.Shares, 0))
+		dsa, iaa := idxd.DSA, idxd.IAA
+		dsa.Shares, iaa.Shares = shares, shares
+		families = append(families, map[string]device.Family{
+			"gpu":   gpu.Family{Shares: shares},
+			"gaudi": gaudi.Family{},
+			"qat":   qat.Family{},
+			"dsa":   dsa,
+			"iaa":   iaa,
+			"dlb":   dlb.Family{},
+			"fpga":  fpga.Family{},
+			"sgx":   sgx.Family{Tenants: uint64(max(f.Tenants, 0))},
+			"npu":   npu.Family{Shares: shares},
+			"nic":   nic.Family{},
+			"nvme":  nvme.Family{},
+		}[f.Family])
+	}
+	return families
+}
