@@ -199,7 +199,7 @@ func TestValues(t *testing.T) {
 		t.Errorf("API server at %q", env)
 	}
 	config := only[*corev1.ConfigMap](t, objects).Data["config.yaml"]
-	if want := "apiVersion: topolet.dev/v1alpha1\nkind: Configuration\ncpuRequests: Warn\nenforcement: Auto\nlevels:\n- socket\n" +
+	if want := "apiVersion: topolet.dev/v1alpha1\nkind: Configuration\ncpuRequests: Warn\ndevices: []\nenforcement: Auto\nlevels:\n- socket\n" +
 		"listAttributes: false\nnodeAllocatable: false\nreservedCPUs: 0-1,8\nreservedMemory: \"\""; strings.TrimSpace(config) != want {
 		t.Errorf("configuration\n%s\nwant\n%s", config, want)
 	}
@@ -301,5 +301,64 @@ func TestSchemaRefuses(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A family's classes are there if the family is published, and those that answer old
+// resource names if migration is on.
+func TestClassesOfDevices(t *testing.T) {
+	names := func(args ...string) (names []string, resources map[string]string) {
+		resources = map[string]string{}
+		for _, class := range all[*resourcev1.DeviceClass](render(t, args...)) {
+			if strings.HasPrefix(class.Name, "cpu") || class.Name == "memory.topolet.dev" {
+				continue
+			}
+			names = append(names, class.Name)
+			for _, selector := range class.Spec.Selectors {
+				if text := selector.CEL.Expression; !strings.Contains(text, "attributes[\"topolet.dev\"].family ==") || strings.Contains(text, " a.") || strings.Contains(text, "!a.") {
+					t.Errorf("class %s selects %s", class.Name, text)
+				}
+			}
+			if name := ptr.Deref(class.Spec.ExtendedResourceName, ""); name != "" {
+				if other, taken := resources[name]; taken {
+					t.Errorf("classes %s and %s both answer %s", class.Name, other, name)
+				}
+				resources[name] = class.Name
+			}
+		}
+		slices.Sort(names)
+		if unique := slices.Compact(slices.Clone(names)); len(unique) != len(names) {
+			t.Errorf("classes %v have the same name", names)
+		}
+		return names, resources
+	}
+	npu := `config.devices=[{"family":"npu","shares":2}]`
+	if got, _ := names(); got != nil {
+		t.Errorf("classes %v without a family", got)
+	}
+	got, resources := names("--set-json", npu)
+	if want := []string{"npu-vfio.topolet.dev", "npu.topolet.dev"}; !slices.Equal(got, want) || len(resources) > 0 {
+		t.Errorf("classes %v, want %v; answer %v", got, want, resources)
+	}
+	mounted := func(args ...string) bool {
+		return slices.ContainsFunc(only[*appsv1.DaemonSet](t, render(t, args...)).Spec.Template.Spec.Containers[0].VolumeMounts,
+			func(m corev1.VolumeMount) bool { return m.MountPath == "/host/proc" && m.ReadOnly })
+	}
+	if mounted() || !mounted("--set-json", npu) {
+		t.Error("the host's proc is not mounted exactly where devices are published")
+	}
+	_, resources = names("--set-json", npu, "--set", "migration=true")
+	if diff := cmp.Diff(map[string]string{"npu.intel.com/accel": "npu-intel-com-accel.topolet.dev"}, resources); diff != "" {
+		t.Errorf("resources (-want +got):\n%s", diff)
+	}
+	every := `config.devices=[`
+	for i, family := range []string{"gpu", "gaudi", "qat", "dsa", "iaa", "dlb", "fpga", "sgx", "npu", "nic", "nvme"} {
+		if i > 0 {
+			every += ","
+		}
+		every += fmt.Sprintf(`{"family":%q}`, family)
+	}
+	if got, resources = names("--set-json", every+"]", "--set", "migration=true"); len(got) < 40 || len(resources) < 20 {
+		t.Errorf("%d classes, %d of them for resources", len(got), len(resources))
 	}
 }

@@ -22,5 +22,10 @@ kind: Configuration
 {{/* CEL: what kind of capacity the driver publishes, beside huge pages, whose name ends in
 their size. The admission policy knows no other. */}}
 {{- define "topolet.capacities" -}}
-["topolet.dev/cpus", "topolet.dev/tenants", "topolet.dev/memory"]
+["topolet.dev/cpus", "topolet.dev/tenants", "topolet.dev/memory", "topolet.dev/shares", "topolet.dev/epc"]
+{{- end }}
+
+{{/* CEL: the devices of a class of files/devices.yaml. */}}
+{{- define "topolet.selector" -}}
+device.driver == "topolet.dev" && device.attributes["topolet.dev"].family == {{ .family | quote }} && {{ regexReplaceAll `\ba\.` .where `device.attributes["topolet.dev"].` }}
 {{- end }}
