@@ -24,8 +24,8 @@ import (
 )
 
 const (
-	startLimit  = 60 * time.Second
-	deleteLimit = 90 * time.Second
+	startLimit  = 3 * time.Minute
+	deleteLimit = 3 * time.Minute
 	// restartLimit covers the kubelet's back-off before it restarts a daemon
 	// that was killed a second time.
 	restartLimit = 3 * time.Minute

@@ -55,6 +55,7 @@ func main() {
 	interval := flag.Duration("interval", 10*time.Millisecond, "`pause` between two looks")
 	touch := flag.Int("touch", 0, "keep so many `MiB` of memory, every page of it written to")
 	files := flag.String("read", "", "read the beginning of every file of this `pattern`, or fail")
+	others := flag.String("refused", "", "have the kernel refuse the devices of this `list`, b:MAJOR:MINOR or c:MAJOR:MINOR, that are not in /dev, or fail")
 	spin := flag.String("spin", "", "use all time of the CPUs of this `list`, as far as the kernel lets it")
 	setting := flag.String("rewrite", "", "write this `FILE=CONTENT` again and again, at first or fail")
 	flag.Parse()
@@ -62,7 +63,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "workload: -interval must be positive, for example 10ms")
 		os.Exit(2)
 	}
-	if err := readAll(*files); err != nil {
+	if err := errors.Join(readAll(*files), refused(*others)); err != nil {
 		fmt.Fprintln(os.Stderr, "workload:", err)
 		os.Exit(1)
 	}
