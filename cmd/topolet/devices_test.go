@@ -1,8 +1,11 @@
 package main
 
 import (
+	"slices"
 	"testing"
 
+	"github.com/topolet/topolet/allocator"
+	"github.com/topolet/topolet/draplugin/v1alpha1"
 	"github.com/topolet/topolet/topology"
 	"github.com/topolet/topolet/topology/device"
 	"github.com/topolet/topolet/topology/device/devicetest"
@@ -45,4 +48,45 @@ func TestDevicesAreLookedAtAgain(t *testing.T) {
 	look(true)
 	h.Remove(f.Path + "/driver")
 	look(true, device.Taint{Reason: device.DriverLost})
+}
+
+func TestEveryFamilyOfTheConfigurationExists(t *testing.T) {
+	names := []string{"pci", "gpu", "gaudi", "qat", "dsa", "iaa", "dlb", "fpga", "sgx", "npu", "nic", "nvme"}
+	text := "apiVersion: topolet.dev/v1alpha1\nkind: Configuration\ndevices:\n"
+	for _, name := range names {
+		text += "- family: " + name + "\n"
+		if name == "pci" {
+			text += "  entries: [{name: foo, match: {vendor: \"0x1234\"}, expose: chardev}]\n"
+		}
+	}
+	config, err := v1alpha1.DecodeConfiguration([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	families := familiesOf(config)
+	var got []string
+	for _, f := range families {
+		got = append(got, f.Name())
+	}
+	// Entries select what no other family knows.
+	if want := append(names[1:], "pci"); !slices.Equal(got, want) {
+		t.Errorf("families %v, want %v", got, want)
+	}
+}
+
+func TestACardWhoseInterfaceIsWithItsClaimIsNotBroken(t *testing.T) {
+	away := device.Device{Name: "nic-0", Family: "nic", Taints: []device.Taint{{Reason: device.DriverLost, Value: "no-interface"}}}
+	grants := []allocator.Grant{{Parts: []allocator.Part{{
+		Request: allocator.Request{Domain: "nic-0"}, Hardware: &allocator.Hardware{Family: "nic", Interfaces: []string{"eth1"}},
+	}}}}
+	if seen := atHome([]device.Device{away}, nil); len(seen[0].Taints) != 1 {
+		t.Error("a card that nobody has is not tainted")
+	}
+	seen := atHome([]device.Device{away}, grants)
+	if len(seen[0].Taints) != 0 || !slices.Equal(seen[0].Interfaces, []string{"eth1"}) {
+		t.Errorf("the claim's card is %+v", seen[0])
+	}
+	if len(away.Taints) != 1 {
+		t.Error("the picture itself was changed")
+	}
 }

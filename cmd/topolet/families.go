@@ -1,6 +1,9 @@
 package main
 
 import (
+	"cmp"
+	"slices"
+
 	"github.com/topolet/topolet/draplugin/v1alpha1"
 	"github.com/topolet/topolet/topology/device"
 	"github.com/topolet/topolet/topology/device/dlb"
@@ -11,6 +14,7 @@ import (
 	"github.com/topolet/topolet/topology/device/nic"
 	"github.com/topolet/topolet/topology/device/npu"
 	"github.com/topolet/topolet/topology/device/nvme"
+	"github.com/topolet/topolet/topology/device/pciselect"
 	"github.com/topolet/topolet/topology/device/qat"
 	"github.com/topolet/topolet/topology/device/sgx"
 )
@@ -34,7 +38,19 @@ func familiesOf(config v1alpha1.Configuration) []device.Family {
 			"npu":   npu.Family{Shares: shares},
 			"nic":   nic.Family{},
 			"nvme":  nvme.Family{},
+			"pci":   pciselect.Family{Entries: f.Entries},
 		}[f.Family])
 	}
+	// What another family knows is not for the entries of pci.
+	slices.SortStableFunc(families, func(a, b device.Family) int {
+		return cmp.Compare(isSelector(a), isSelector(b))
+	})
 	return families
+}
+
+func isSelector(f device.Family) int {
+	if _, ok := f.(pciselect.Family); ok {
+		return 1
+	}
+	return 0
 }

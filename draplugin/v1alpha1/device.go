@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/topolet/topolet/topology/device/pciselect"
 )
 
 // DeviceConfig is the opaque configuration of a request for a device that is neither
@@ -196,7 +198,7 @@ func DefaultDeviceConfig() DeviceConfig { return nil }
 // families are those that can be published, and those of them of which a device can be
 // shared.
 var (
-	families  = []string{"gpu", "gaudi", "qat", "dsa", "iaa", "dlb", "fpga", "sgx", "npu", "nic", "nvme"}
+	families  = []string{"gpu", "gaudi", "qat", "dsa", "iaa", "dlb", "fpga", "sgx", "npu", "nic", "nvme", "pci"}
 	shareable = []string{"gpu", "npu", "dsa", "iaa"}
 )
 
@@ -219,6 +221,11 @@ func checkFamilies(list []DeviceFamily, kind string) error {
 			return &FieldError{kind, field("shares"), fmt.Sprint(f.Shares), "leave it out: only devices of " + strings.Join(shareable, ", ") + " can be shared"}
 		case f.Tenants < 0 || f.Tenants > 0 && f.Family != "sgx":
 			return &FieldError{kind, field("tenants"), fmt.Sprint(f.Tenants), "leave it out, or give a number for family sgx"}
+		case (len(f.Entries) > 0) != (f.Family == "pci"):
+			return &FieldError{kind, field("entries"), fmt.Sprintf("%d entries", len(f.Entries)), "family pci needs some, the others have none"}
+		}
+		if err := (pciselect.Family{Entries: f.Entries}).Validate(); err != nil {
+			return fmt.Errorf("%s field devices[%d]: %s", kind, i, oneLine(err))
 		}
 		seen[f.Family] = true
 	}

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/topolet/topolet/topology/device/pciselect"
 )
 
 const version = `"apiVersion":"topolet.dev/v1alpha1"`
@@ -53,22 +55,25 @@ func TestDecodeDeviceConfigRefuses(t *testing.T) {
 
 func TestDevicesOfTheConfiguration(t *testing.T) {
 	const head = "apiVersion: topolet.dev/v1alpha1\nkind: Configuration\ndevices: "
-	c, err := DecodeConfiguration([]byte(head + "[{family: gpu, shares: 4}, {family: sgx, tenants: 110}, {family: nvme}]"))
+	c, err := DecodeConfiguration([]byte(head + "[{family: pci, entries: [{name: foo, match: {vendor: \"0x1234\"}, expose: chardev}]}, {family: gpu, shares: 4}, {family: sgx, tenants: 110}, {family: nvme}]"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]DeviceFamily{{Family: "gpu", Shares: 4}, {Family: "sgx", Tenants: 110}, {Family: "nvme"}}, c.Devices); diff != "" {
+	if diff := cmp.Diff([]DeviceFamily{{Family: "pci", Entries: []pciselect.Entry{{Name: "foo", Match: pciselect.Match{Vendor: "0x1234"}, Expose: pciselect.Chardev}}}, {Family: "gpu", Shares: 4}, {Family: "sgx", Tenants: 110}, {Family: "nvme"}}, c.Devices); diff != "" {
 		t.Errorf("devices -want +got:\n%s", diff)
 	}
 	for text, said := range map[string]string{
-		"[{family: tpu}]":                `devices[0].family: "tpu" is not valid: use one of gpu, gaudi, `,
-		"[{family: gpu}, {family: gpu}]": `devices[1].family: "gpu" is not valid: name each family once`,
-		"[{family: nvme, shares: 2}]":    `devices[0].shares: "2" is not valid: leave it out`,
-		"[{family: gpu, shares: -1}]":    `devices[0].shares: "-1" is not valid: use a number from 1 to 1024`,
-		"[{family: gpu, shares: 1025}]":  `devices[0].shares`,
-		"[{family: gpu, tenants: 1}]":    `devices[0].tenants: "1" is not valid`,
-		"[{family: gpu, sharing: 1}]":    `unknown field "devices[0].sharing"`,
-		"[gpu]":                          `cannot be read`,
+		"[{family: tpu}]":                         `devices[0].family: "tpu" is not valid: use one of gpu, gaudi, `,
+		"[{family: gpu}, {family: gpu}]":          `devices[1].family: "gpu" is not valid: name each family once`,
+		"[{family: nvme, shares: 2}]":             `devices[0].shares: "2" is not valid: leave it out`,
+		"[{family: gpu, shares: -1}]":             `devices[0].shares: "-1" is not valid: use a number from 1 to 1024`,
+		"[{family: gpu, shares: 1025}]":           `devices[0].shares`,
+		"[{family: gpu, tenants: 1}]":             `devices[0].tenants: "1" is not valid`,
+		"[{family: gpu, sharing: 1}]":             `unknown field "devices[0].sharing"`,
+		"[{family: pci}]":                         `devices[0].entries: "0 entries" is not valid: family pci needs some`,
+		"[{family: gpu, entries: [{name: foo}]}]": `devices[0].entries`,
+		"[{family: pci, entries: [{name: foo, match: {vendor: x}, expose: chardev}]}]": `vendor`,
+		"[gpu]": `cannot be read`,
 	} {
 		if _, err := DecodeConfiguration([]byte(head + text)); err == nil || !strings.Contains(err.Error(), said) {
 			t.Errorf("%s: %v, want %q", text, err, said)

@@ -7,6 +7,8 @@
 // would be right.
 package v1alpha1
 
+import "github.com/topolet/topolet/topology/device/pciselect"
+
 // The group and version that every object of this package carries.
 const (
 	Group      = "topolet.dev"
@@ -154,6 +156,8 @@ type DeviceFamily struct {
 	// Tenants is how many claims share the enclave memory of a NUMA node (sgx). The
 	// default is any number.
 	Tenants int `json:"tenants,omitempty"`
+	// Entries select the functions of family pci, which no other family knows.
+	Entries []pciselect.Entry `json:"entries,omitempty"`
 }
 
 // CPURequests is what happens to a pod that requests too few CPUs.

@@ -352,7 +352,7 @@ func TestClassesOfDevices(t *testing.T) {
 		t.Errorf("resources (-want +got):\n%s", diff)
 	}
 	every := `config.devices=[`
-	for i, family := range []string{"gpu", "gaudi", "qat", "dsa", "iaa", "dlb", "fpga", "sgx", "npu", "nic", "nvme"} {
+	for i, family := range []string{"gpu", "gaudi", "qat", "dsa", "iaa", "dlb", "fpga", "sgx", "npu", "nic", "nvme", "pci"} {
 		if i > 0 {
 			every += ","
 		}
