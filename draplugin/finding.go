@@ -28,6 +28,7 @@ const (
 
 	reasonOffline  = "CPUsOffline"
 	reasonGone     = "DeviceGone"
+	reasonBroken   = "DeviceBroken"
 	reasonKernel   = "Kernel"
 	reasonRuntime  = "Runtime"
 	reasonDegraded = "Degraded"
@@ -54,10 +55,31 @@ func findingOf(claim allocator.ClaimUID, p allocator.Part, condition string) fin
 	return finding{claim: claim, request: p.Name, domain: p.Domain, share: p.Share, condition: condition}
 }
 
-// findings are what is to be said of all claims: which lost CPUs, and for those with
-// running containers who keeps others off.
+// findings are what is to be said of all claims: which lost CPUs or have a device that does
+// not work, and for those with running containers who keeps others off.
 func (p *Plugin) findings(conflicts []allocator.Conflict) []finding {
-	return findings(conflicts, p.ledger.Grants(), p.ledger.Holders())
+	grants := p.ledger.Grants()
+	return append(findings(conflicts, grants, p.ledger.Holders()), broken(grants, p.ledger.Inventory())...)
+}
+
+// broken are the parts whose device is there and does not work.
+func broken(grants []allocator.Grant, inv *allocator.Inventory) []finding {
+	var found []finding
+	for _, g := range grants {
+		for _, p := range g.Parts {
+			d, ok := inv.Device(p.Domain)
+			if !ok || p.Hardware == nil {
+				continue
+			}
+			if problem := brokenBy(*d); problem != "" {
+				f := findingOf(g.UID, p, conditionReady)
+				f.status, f.reason = metav1.ConditionFalse, reasonBroken
+				f.message = fmt.Sprintf("claim %s/%s (%s): %s", g.Namespace, g.Name, g.UID, problem)
+				found = append(found, f)
+			}
+		}
+	}
+	return found
 }
 
 func findings(conflicts []allocator.Conflict, grants []allocator.Grant, holders []allocator.Holder) []finding {

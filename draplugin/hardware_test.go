@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -18,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/dynamic-resource-allocation/deviceattribute"
+	"k8s.io/dynamic-resource-allocation/structured"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 	"tags.cncf.io/container-device-interface/pkg/cdi"
@@ -353,6 +355,37 @@ func TestLinksAreMadeByAHook(t *testing.T) {
 	}
 }
 
+func TestAClaimIsToldWhatBecameOfItsDevice(t *testing.T) {
+	r, _ := hardwareRig(t)
+	const name = "gpu-0000-10-01-0"
+	r.mustPrepare(t, allocated("uid", resourceapi.DeviceRequestAllocationResult{Request: "gpu", Driver: DriverName, Pool: nodeName, Device: name}))
+	told := func(devices []device.Device) (said, health string) {
+		r.ledger.ReplaceDevices(devices)
+		for _, f := range r.findings(r.ledger.Conflicts()) {
+			said += string(f.status) + " " + f.reason
+		}
+		for _, d := range r.health(time.Time{}).Devices {
+			if d.DeviceName == name {
+				health = string(d.Health)
+			}
+		}
+		return said, health
+	}
+	_, devices := bigServer(t)
+	i := slices.IndexFunc(devices, func(d device.Device) bool { return d.Name == name })
+	if said, health := told(devices); said != "" || health != "Healthy" {
+		t.Errorf("of a sound device: %q, %s", said, health)
+	}
+	sick := slices.Clone(devices)
+	sick[i].Taints = []device.Taint{{Reason: device.Unhealthy, Value: "aer-fatal"}}
+	if said, health := told(sick); said != "False DeviceBroken" || health != "Unhealthy" {
+		t.Errorf("of a broken device: %q, %s", said, health)
+	}
+	if said, health := told(slices.Delete(slices.Clone(devices), i, i+1)); said != "False DeviceGone" || health != "Unhealthy" {
+		t.Errorf("of a lost device: %q, %s", said, health)
+	}
+}
+
 // The container runtime finds every device of the specs, also after a restart of the
 // driver, and gives the container exactly the nodes of its claims.
 func TestTheRuntimeFindsTheNodesOfSeveralFamilies(t *testing.T) {
@@ -449,4 +482,32 @@ func TestParametersOfDevices(t *testing.T) {
 			t.Errorf("%s: the driver answers %v, want %q", parameters, err, said)
 		}
 	}
+}
+
+// BenchmarkDevices is the scheduler's search for CPUs and devices of one NUMA node, on an
+// empty machine and with no GPU left.
+func BenchmarkDevices(b *testing.B) {
+	_, s := hardwareRig(b)
+	classes := []string{"cpu", "gpu", "nic", "qat"}
+	search := func(b *testing.B, want bool) {
+		b.Helper()
+		by := implementations[len(implementations)-1]
+		for b.Loop() {
+			a, err := structured.NewAllocator(b.Context(), by.features, s.allocated(), s, s.slices, by.cache)
+			if err != nil {
+				b.Fatal(err)
+			}
+			found, err := a.Allocate(b.Context(), s.node, []*resourceapi.ResourceClaim{togetherBy("c", deviceattribute.StandardDeviceAttributeNUMANode, classes...)})
+			if err != nil || (len(found) > 0) != want {
+				b.Fatalf("allocated %d, %v", len(found), err)
+			}
+		}
+	}
+	b.Run("feasible", func(b *testing.B) { search(b, true) })
+	for i := range 4 {
+		if !s.allocate(b, togetherBy(fmt.Sprintf("c%d", i), deviceattribute.StandardDeviceAttributeNUMANode, classes...)) {
+			b.Fatal("refused")
+		}
+	}
+	b.Run("infeasible", func(b *testing.B) { search(b, false) })
 }
