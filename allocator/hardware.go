@@ -91,6 +91,9 @@ func takes(d *device.Device, r Request, held []Part) error {
 		return nil
 	case d.Personality == device.Monitor:
 		return &MonitorError{Device: d.Name}
+	case d.Tainted(device.DriverLost):
+		// Who tolerates the taint would get a container without the device.
+		return &DriverLostError{Device: d.Name, Driver: d.Driver}
 	}
 	for _, p := range held {
 		switch {
@@ -140,6 +143,11 @@ func (inv *Inventory) refreshed(g Grant) (Grant, bool) {
 		now := hardware(d, p.Request)
 		if len(now.Interfaces) == 0 {
 			now.Interfaces = p.Hardware.Interfaces // they are with the claim's pod
+		}
+		if len(now.Nodes) == 0 {
+			// Its driver is lost at the moment: nodes that cannot be opened are better than a
+			// container that does not know.
+			now.Nodes, now.Links = p.Hardware.Nodes, p.Hardware.Links
 		}
 		if slices.Equal(now.Nodes, p.Hardware.Nodes) && slices.Equal(now.Links, p.Hardware.Links) && slices.Equal(now.Interfaces, p.Hardware.Interfaces) {
 			continue
@@ -204,6 +212,17 @@ type InsufficientCapacityError struct {
 
 func (e *InsufficientCapacityError) Error() string {
 	return fmt.Sprintf("device %s: %d of %s requested, %d free", e.Device, e.Requested.Amount, e.Requested.Name, e.Free)
+}
+
+// DriverLostError says that a device cannot be used, because its driver is not bound or
+// not working.
+type DriverLostError struct {
+	Device, Driver string
+}
+
+func (e *DriverLostError) Error() string {
+	return fmt.Sprintf("device %s cannot be given away: driver %s does not serve it: bind the driver, or look into the kernel's log; it is tried again",
+		e.Device, e.Driver)
 }
 
 // MonitorError says that a claim without admin access got a device that is for looking at.

@@ -166,6 +166,25 @@ func TestNodesThatTheKernelNumbersAnewAreTold(t *testing.T) {
 	}
 }
 
+func TestADeviceWithoutItsDriverIsNotGivenAwayAndKeepsItsNodes(t *testing.T) {
+	l := deviceLedger(t, &memory{})
+	held := grant(t, l, claim("held", "p"), deviceRequest(gpuPart))
+	devices := someDevices()
+	for i := range devices {
+		devices[i].Nodes = nil
+		devices[i].Taint(device.DriverLost, "")
+	}
+	l.ReplaceDevices(devices)
+	if diff := cmp.Diff(held, grant(t, l, claim("held", "p"), deviceRequest(gpuPart)), compareSets); diff != "" {
+		t.Errorf("the claim's grant -before +after:\n%s", diff)
+	}
+	_, err := l.Grant(claim("asked", "q"), deviceRequest(gpuOther))
+	if _, lost := errors.AsType[*DriverLostError](err); !lost {
+		t.Errorf("the ledger answers %v", err)
+	}
+	grant(t, l, claim("admin", "r"), deviceRequest(gpuOther, admin))
+}
+
 func TestGrantsOfTheSameHardwareAreNotBelieved(t *testing.T) {
 	store := FileStore{Path: filepath.Join(t.TempDir(), "checkpoint")}
 	part := func(name string, use device.Use) []Part {
