@@ -1,10 +1,12 @@
 package device
 
 import (
+	"errors"
 	"io/fs"
 	"path"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/topolet/topolet/topology"
 )
@@ -144,6 +146,10 @@ func (h *Host) Node(dir string, block bool) (Node, bool) {
 	}
 	return n, true
 }
+
+// Resetting reports whether an error of reading a driver's file says that the device is
+// being reset: drivers answer so until it is back.
+func Resetting(err error) bool { return errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.EIO) }
 
 // Child returns the names in a directory below a function's that begin with a prefix and
 // end in a number, "drm/card1", by number.

@@ -202,6 +202,12 @@ func (h *Host) at(name string) string {
 // Open returns the host as families read it.
 func (h *Host) Open() *device.Host {
 	h.t.Helper()
+	root, machine := h.discover()
+	return device.NewHost(root, machine)
+}
+
+func (h *Host) discover() (*topology.Root, *topology.Machine) {
+	h.t.Helper()
 	root, err := topology.OpenRoot(h.Dir)
 	if err != nil {
 		h.t.Fatal(err)
@@ -211,7 +217,7 @@ func (h *Host) Open() *device.Host {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	return device.NewHost(root, m)
+	return root, m
 }
 
 // Discover returns the devices of families, which nothing may be wrong with.

@@ -357,36 +357,9 @@ func TestOtherAcceleratorsAreLeftAlone(t *testing.T) {
 	same(t, nil, h.Discover(fpga.Family{}))
 }
 
-// failing is a root in which some files cannot be read. It hides that the root under it
-// reads files in one call.
-type failing struct {
-	root  *topology.Root
-	file  string
-	error error
-}
-
-func (f failing) Open(name string) (fs.File, error) {
-	if strings.HasSuffix(name, f.file) {
-		return nil, &fs.PathError{Op: "read", Path: name, Err: f.error}
-	}
-	return f.root.Open(name)
-}
-
-func (f failing) ReadLink(name string) (string, error)   { return f.root.ReadLink(name) }
-func (f failing) Lstat(name string) (fs.FileInfo, error) { return f.root.Lstat(name) }
-
 func discoverFailing(t *testing.T, file string, reason error) ([]device.Device, []error) {
 	t.Helper()
-	root, err := topology.OpenRoot(machine(t).Dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer root.Close()
-	m, err := topology.Discover(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return device.Discover(device.NewHost(failing{root, file, reason}, m), fpga.Family{})
+	return device.Discover(machine(t).OpenFailing(file, reason), fpga.Family{})
 }
 
 func TestAPortInResetIsKept(t *testing.T) {

@@ -69,5 +69,5 @@ func readID(h *device.Host, file, cause string) (string, []device.Taint, error) 
 // resetting reports whether a driver could not answer because the hardware is being reset,
 // or a port is disabled while it is programmed (EBUSY).
 func resetting(err error) bool {
-	return errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EBUSY)
+	return device.Resetting(err) || errors.Is(err, syscall.EBUSY)
 }

@@ -7,11 +7,9 @@
 package gaudi
 
 import (
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/topolet/topolet/topology"
 	"github.com/topolet/topolet/topology/device"
@@ -152,7 +150,7 @@ func mandatory(h *device.Host, f topology.PCIFunction, d *device.Device, file st
 	switch {
 	case err == nil:
 		return text, true
-	case errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.EIO):
+	case device.Resetting(err):
 		d.Taint(device.InReset, "")
 	default:
 		d.Taint(device.Unhealthy, file)

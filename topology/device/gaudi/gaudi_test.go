@@ -347,41 +347,15 @@ func filesBelow(t *testing.T, root, dir string) []string {
 	return files
 }
 
-// failing is a file system in which reading some files fails.
-type failing struct {
-	root  *topology.Root
-	files map[string]error
-}
-
-func (f failing) Open(name string) (fs.File, error) {
-	if err := f.files[name]; err != nil {
-		return nil, err
-	}
-	return f.root.Open(name)
-}
-
-func (f failing) Lstat(name string) (fs.FileInfo, error) { return f.root.Lstat(name) }
-func (f failing) ReadLink(name string) (string, error)   { return f.root.ReadLink(name) }
-
 func TestADriverThatCannotAnswerIsBeingReset(t *testing.T) {
 	s := on(t, "0000", 1)
-	root, err := topology.OpenRoot(s.Dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { root.Close() }) //nolint:errcheck // only read
-	m, err := topology.Discover(root)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, file := range []string{"status", "module_id"} {
 		for err, want := range map[error]device.Taint{
 			syscall.ENODEV: {Reason: device.InReset},
 			syscall.EIO:    {Reason: device.InReset},
 			syscall.EACCES: {Reason: device.Unhealthy, Value: file},
 		} {
-			files := failing{root, map[string]error{"sys/bus/pci/devices/0000:83:00.0/" + file: err}}
-			check(t, device.NewHost(files, m), []device.Taint{want}, want.Reason == device.Unhealthy)
+			check(t, s.OpenFailing("0000:83:00.0/"+file, err), []device.Taint{want}, want.Reason == device.Unhealthy)
 		}
 	}
 }

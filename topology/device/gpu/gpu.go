@@ -12,9 +12,7 @@
 package gpu
 
 import (
-	"errors"
 	"fmt"
-	"syscall"
 
 	"github.com/topolet/topolet/topology"
 	"github.com/topolet/topolet/topology/device"
@@ -130,7 +128,7 @@ func (g Family) readDriver(h *device.Host, f topology.PCIFunction, d, monitor *d
 	}
 	bytes, err := g.memory(h, f, nodes)
 	switch {
-	case inReset(err):
+	case device.Resetting(err):
 		d.Taint(device.InReset, "")
 	case err != nil:
 		problem(fmt.Errorf("the memory of %s: %w", f.Address, err))
@@ -199,6 +197,3 @@ func share(d *device.Device, shares uint64) {
 
 // memoryStep is the unit in which claims take memory of a shared GPU: 1 MiB.
 const memoryStep = 1 << 20
-
-// inReset reports whether a driver cannot answer because the device is being reset.
-func inReset(err error) bool { return errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.EIO) }

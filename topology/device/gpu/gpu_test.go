@@ -650,35 +650,10 @@ func TestADriverIsAskedOnceUnlessTheMemoryCanChange(t *testing.T) {
 	}
 }
 
-// failing is a file system in which reading some files fails.
-type failing struct {
-	root  *topology.Root
-	files map[string]error
-}
-
-func (f failing) Open(name string) (fs.File, error) {
-	if err := f.files[name]; err != nil {
-		return nil, err
-	}
-	return f.root.Open(name)
-}
-
-func (f failing) Lstat(name string) (fs.FileInfo, error) { return f.root.Lstat(name) }
-func (f failing) ReadLink(name string) (string, error)   { return f.root.ReadLink(name) }
-
 func TestADriverThatCannotAnswerIsBeingReset(t *testing.T) {
 	s := on(t, "0000", true)
 	for err, reset := range map[error]bool{syscall.ENODEV: true, syscall.EIO: true, syscall.EACCES: false} {
-		root, errRoot := topology.OpenRoot(s.Dir)
-		if errRoot != nil {
-			t.Fatal(errRoot)
-		}
-		m, errDiscover := topology.Discover(root)
-		if errDiscover != nil {
-			t.Fatal(errDiscover)
-		}
-		files := failing{root, map[string]error{"sys/bus/pci/devices/0000:3a:00.0/drm/card1/lmem_total_bytes": err}}
-		devices, problems := device.Discover(device.NewHost(files, m), gpu.Family{})
+		devices, problems := device.Discover(s.OpenFailing("/lmem_total_bytes", err), gpu.Family{})
 		if d := named(devices, "gpu-0000-3a-00-0"); len(devices) != 8 || d.Tainted(device.InReset) != reset || len(d.Capacities) > 0 {
 			t.Errorf("%v: %d devices, among them %+v", err, len(devices), d)
 		}
@@ -687,9 +662,6 @@ func TestADriverThatCannotAnswerIsBeingReset(t *testing.T) {
 		}
 		if len(problems) > 0 {
 			t.Errorf("%v: problems %v", err, problems)
-		}
-		if err := root.Close(); err != nil {
-			t.Error(err)
 		}
 	}
 }

@@ -52,7 +52,7 @@ func (q once) LocalMemory(f topology.PCIFunction, card device.Node) (uint64, err
 func (g Family) memory(h *device.Host, f topology.PCIFunction, nodes []device.Node) (uint64, error) {
 	for _, card := range cards(h, f) {
 		text, err := h.ReadError(cardDir(f, card) + "/lmem_total_bytes")
-		if inReset(err) {
+		if device.Resetting(err) {
 			return 0, err
 		}
 		if bytes, err := strconv.ParseUint(text, 10, 64); err == nil {

@@ -1,10 +1,8 @@
 package idxd
 
 import (
-	"errors"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/topolet/topolet/topology/device"
 )
@@ -19,7 +17,7 @@ func (a accelerator) health() []device.Taint {
 		add(device.DriverLost, a.function.Driver)
 	}
 	switch state, err := a.host.ReadError(a.dir + "state"); {
-	case resetting(err):
+	case device.Resetting(err):
 		add(device.InReset, "state")
 	case state == "enabled":
 	case state == "halted":
@@ -30,7 +28,7 @@ func (a accelerator) health() []device.Taint {
 		add(device.DriverLost, "state-unknown")
 	}
 	switch text, err := a.host.ReadError(a.dir + "errors"); {
-	case resetting(err):
+	case device.Resetting(err):
 		add(device.InReset, "errors")
 	case anyError(text):
 		add(device.Unhealthy, "errors")
@@ -52,6 +50,3 @@ func anyError(text string) bool {
 	}
 	return all != 0
 }
-
-// resetting reports whether a driver could not answer because its device is being reset.
-func resetting(err error) bool { return errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.EIO) }

@@ -365,37 +365,10 @@ func TestOtherFunctionsOfTheClassAreLeftAlone(t *testing.T) {
 	same(t, nil, h.Discover(idxd.DSA, idxd.IAA))
 }
 
-// failing is a root in which some files cannot be read. It hides that the root under it
-// reads files in one call.
-type failing struct {
-	root  *topology.Root
-	file  string
-	error error
-}
-
-func (f failing) Open(name string) (fs.File, error) {
-	if strings.HasSuffix(name, f.file) {
-		return nil, &fs.PathError{Op: "read", Path: name, Err: f.error}
-	}
-	return f.root.Open(name)
-}
-
-func (f failing) ReadLink(name string) (string, error)   { return f.root.ReadLink(name) }
-func (f failing) Lstat(name string) (fs.FileInfo, error) { return f.root.Lstat(name) }
-
 // discoverFailing discovers the first family on a host where a file cannot be read.
 func discoverFailing(t *testing.T, h *devicetest.Host, file string, reason error) ([]device.Device, []error) {
 	t.Helper()
-	root, err := topology.OpenRoot(h.Dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer root.Close()
-	m, err := topology.Discover(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return device.Discover(device.NewHost(failing{root, file, reason}, m), idxd.DSA)
+	return device.Discover(h.OpenFailing(file, reason), idxd.DSA)
 }
 
 func TestADeviceInResetKeepsItsQueues(t *testing.T) {

@@ -27,7 +27,7 @@ func (q queue) device() (d device.Device, used bool, err error) {
 	switch {
 	case state == "disabled":
 		return d, false, nil
-	case resetting(stateErr):
+	case device.Resetting(stateErr):
 	case stateErr != nil:
 		return d, false, stateErr
 	case state != "enabled":
@@ -51,7 +51,7 @@ func (q queue) device() (d device.Device, used bool, err error) {
 	if err := q.surroundings(&d); err != nil {
 		return d, false, err
 	}
-	if resetting(stateErr) {
+	if device.Resetting(stateErr) {
 		d.Taint(device.InReset, "queue")
 	}
 	if kind == "kernel" {

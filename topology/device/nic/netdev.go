@@ -2,12 +2,10 @@ package nic
 
 import (
 	"cmp"
-	"errors"
 	"path"
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/topolet/topolet/topology/device"
 )
@@ -49,7 +47,7 @@ func (family Family) describeInterfaces(h *device.Host, d *device.Device, dirs [
 	for _, dir := range dirs {
 		state, err := h.ReadError(dir + "/operstate")
 		switch {
-		case errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.EIO):
+		case device.Resetting(err):
 			d.Taint(device.InReset, "")
 		case family.TaintDown && (state == "down" || state == "lowerlayerdown"):
 			d.Taint(device.Unhealthy, "link-down")

@@ -400,20 +400,6 @@ func TestWithoutRoutesOnlyCardsWithoutAnInterfaceArePublished(t *testing.T) {
 	}
 }
 
-// broken is a root with a file that cannot be read.
-type broken struct {
-	fs.ReadLinkFS
-	name string
-	err  error
-}
-
-func (b broken) Open(name string) (fs.File, error) {
-	if strings.HasSuffix(name, b.name) {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: b.err}
-	}
-	return b.ReadLinkFS.Open(name)
-}
-
 func TestTheStateOfTheInterfaceIsATaint(t *testing.T) {
 	for name, test := range map[string]struct {
 		family nic.Family
@@ -436,12 +422,7 @@ func TestTheStateOfTheInterfaceIsATaint(t *testing.T) {
 			h.File(f.Path+"/net/ens1f0np0/operstate", test.state)
 			host := h.Open()
 			if test.err != nil {
-				root, err := topology.OpenRoot(h.Dir)
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { root.Close() }) //nolint:errcheck // only read
-				host = device.NewHost(broken{root, "/operstate", test.err}, host.Machine)
+				host = h.OpenFailing("/operstate", test.err)
 			}
 			want := rdmaDevice()
 			want.Taints = test.want

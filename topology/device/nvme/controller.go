@@ -1,14 +1,12 @@
 package nvme
 
 import (
-	"errors"
 	"fmt"
 	"path"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/topolet/topolet/topology"
 	"github.com/topolet/topolet/topology/device"
@@ -122,7 +120,7 @@ func (c controller) device(h *device.Host) device.Device {
 	}
 	state, err := h.ReadError(c.dir + "/state")
 	switch {
-	case errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.EIO):
+	case device.Resetting(err):
 		d.Taint(device.InReset, "")
 	case err != nil:
 		d.Taint(device.Unhealthy, "no-state")

@@ -14,7 +14,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/topolet/topolet/topology"
 	"github.com/topolet/topolet/topology/device"
 	"github.com/topolet/topolet/topology/device/devicetest"
 	"github.com/topolet/topolet/topology/device/nvme"
@@ -224,20 +223,6 @@ func TestTheStateOfTheControllerIsATaintOfAllItsDevices(t *testing.T) {
 	}
 }
 
-// broken is a root with a file that cannot be read.
-type broken struct {
-	fs.ReadLinkFS
-	name string
-	err  error
-}
-
-func (b broken) Open(name string) (fs.File, error) {
-	if strings.HasSuffix(name, b.name) {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: b.err}
-	}
-	return b.ReadLinkFS.Open(name)
-}
-
 func TestAControllerWhoseStateCannotBeReadIsTainted(t *testing.T) {
 	for err, want := range map[syscall.Errno]device.Taint{
 		syscall.ENODEV: {Reason: device.InReset},
@@ -247,12 +232,7 @@ func TestAControllerWhoseStateCannotBeReadIsTainted(t *testing.T) {
 		t.Run(err.Error(), func(t *testing.T) {
 			h := host(t)
 			single(h)
-			root, openErr := topology.OpenRoot(h.Dir)
-			if openErr != nil {
-				t.Fatal(openErr)
-			}
-			t.Cleanup(func() { root.Close() }) //nolint:errcheck // only read
-			devices, problems := device.Discover(device.NewHost(broken{root, "/nvme0/state", err}, h.Open().Machine), nvme.Family{})
+			devices, problems := device.Discover(h.OpenFailing("/nvme0/state", err), nvme.Family{})
 			wanted := singleDevices()
 			wanted[0].Taints, wanted[1].Taints = []device.Taint{want}, []device.Taint{want}
 			check(t, wanted, devices)

@@ -1,11 +1,9 @@
 package qat
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/topolet/topolet/topology"
 	"github.com/topolet/topolet/topology/device"
@@ -55,7 +53,7 @@ func readState(h *device.Host, pf topology.PCIFunction, m model, problem func(er
 
 	up, err := h.ReadError(dir + "qat/state")
 	switch {
-	case errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.EIO):
+	case device.Resetting(err):
 		s.taints = append(s.taints, device.Taint{Reason: device.InReset})
 	case err != nil: // Drivers of older kernels do not tell.
 	case up == "down":
