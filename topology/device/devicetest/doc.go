@@ -7,4 +7,8 @@
 //	host.Add(gpu)
 //	host.Char(gpu.Path, "drm/card1", "226:1", "dri/card1")
 //	devices := host.Discover(family)
+//
+// Such a host only shows. What writes to it as well goes through a [Kernel], which changes
+// the files as Linux does (drivers that are bound and unbound, virtual functions, QAT's and
+// idxd's settings), keeps a journal, and can be told to refuse or not to answer.
 package devicetest

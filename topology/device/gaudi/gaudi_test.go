@@ -1,9 +1,6 @@
 package gaudi_test
 
 import (
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -311,11 +308,7 @@ func TestGarbageInAFileHarmsNoOtherFunction(t *testing.T) {
 		return slices.DeleteFunc(devices, func(d device.Device) bool { return d.Address == s.gaudi.Address() })
 	}
 	want := neighbours(s.Discover(gaudi.Family{}))
-	for _, file := range append(filesBelow(t, s.Dir, s.gaudi.Path), filesBelow(t, s.Dir, "/sys/devices/virtual/accel")...) {
-		content, err := os.ReadFile(filepath.Join(s.Dir, file))
-		if err != nil {
-			t.Fatal(err)
-		}
+	for file, content := range s.Contents(s.gaudi.Path, "/sys/devices/virtual/accel") {
 		for _, garbage := range []string{"-1", "18446744073709551615", "DEVNAME=../../etc/shadow", "\x00\xff\xfe", strings.Repeat("7", 100_000)} {
 			s.File(file, garbage)
 			devices, problems := device.Discover(s.Open(), gaudi.Family{})
@@ -328,23 +321,8 @@ func TestGarbageInAFileHarmsNoOtherFunction(t *testing.T) {
 				t.Errorf("%q in %s: the neighbour -want +got:\n%s", garbage[:min(len(garbage), 30)], file, diff)
 			}
 		}
-		s.File(file, strings.TrimSuffix(string(content), "\n"))
+		s.File(file, content)
 	}
-}
-
-func filesBelow(t *testing.T, root, dir string) []string {
-	t.Helper()
-	var files []string
-	err := filepath.WalkDir(filepath.Join(root, dir), func(name string, entry fs.DirEntry, err error) error {
-		if err == nil && entry.Type().IsRegular() {
-			files = append(files, strings.TrimPrefix(name, root))
-		}
-		return err
-	})
-	if err != nil || len(files) == 0 {
-		t.Fatal(files, err)
-	}
-	return files
 }
 
 func TestADriverThatCannotAnswerIsBeingReset(t *testing.T) {

@@ -2,10 +2,7 @@ package gpu_test
 
 import (
 	"errors"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -304,11 +301,7 @@ func TestGarbageInAFileHarmsNoOtherFunction(t *testing.T) {
 			return slices.DeleteFunc(slices.Clone(devices), func(d device.Device) bool { return d.Address == f.Address() })
 		}
 		want := others(clean)
-		for _, file := range filesBelow(t, s.Dir, f.Path) {
-			content, err := os.ReadFile(filepath.Join(s.Dir, file))
-			if err != nil {
-				t.Fatal(err)
-			}
+		for file, content := range s.Contents(f.Path) {
 			for _, garbage := range []string{"-1", "18446744073709551615", "DEVNAME=../../etc/shadow", "\x00\xff\xfe", strings.Repeat("7", 100_000)} {
 				s.File(file, garbage)
 				devices, problems := device.Discover(s.Open(), family)
@@ -321,24 +314,9 @@ func TestGarbageInAFileHarmsNoOtherFunction(t *testing.T) {
 					t.Errorf("%q in %s: other functions -want +got:\n%s", garbage[:min(len(garbage), 30)], file, diff)
 				}
 			}
-			s.File(file, strings.TrimSuffix(string(content), "\n"))
+			s.File(file, content)
 		}
 	}
-}
-
-func filesBelow(t *testing.T, root, dir string) []string {
-	t.Helper()
-	var files []string
-	err := filepath.WalkDir(filepath.Join(root, dir), func(name string, entry fs.DirEntry, err error) error {
-		if err == nil && entry.Type().IsRegular() {
-			files = append(files, strings.TrimPrefix(name, root))
-		}
-		return err
-	})
-	if err != nil || len(files) == 0 {
-		t.Fatal(files, err)
-	}
-	return files
 }
 
 func TestWhatIsNoGPUIsLeftAlone(t *testing.T) {

@@ -1,10 +1,6 @@
 package nic_test
 
 import (
-	"io/fs"
-	"os"
-	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -435,39 +431,13 @@ func TestTheStateOfTheInterfaceIsATaint(t *testing.T) {
 	}
 }
 
-// faults are what may be wrong with a file.
-var faults = map[string]func(h *devicetest.Host, file string){
-	"garbled": func(h *devicetest.Host, file string) { h.File(file, "\x00garbage\xff\n") },
-	"empty":   func(h *devicetest.Host, file string) { h.File(file, "") },
-	"missing": func(h *devicetest.Host, file string) { h.Remove(file) },
-}
-
-// files returns the files below a directory with their contents.
-func files(t *testing.T, h *devicetest.Host, dir string) map[string]string {
-	t.Helper()
-	found := map[string]string{}
-	root := os.DirFS(filepath.Join(h.Dir, dir))
-	err := fs.WalkDir(root, ".", func(name string, e fs.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() {
-			return err
-		}
-		content, err := fs.ReadFile(root, name)
-		found[path.Join(dir, name)] = strings.TrimSuffix(string(content), "\n")
-		return err
-	})
-	if err != nil || len(found) == 0 {
-		t.Fatalf("%d files in %s: %v", len(found), dir, err)
-	}
-	return found
-}
-
 func TestNoFaultInAFilePublishesAnUplink(t *testing.T) {
 	h := host(t)
 	pf, _ := plainCard(h)
 	h.File("/proc/self/net/route", heading+"\neth0"+uplink)
 	for _, dir := range []string{pf.Path, "/proc/self"} {
-		for file, content := range files(t, h, dir) {
-			for fault, cause := range faults {
+		for file, content := range h.Contents(dir) {
+			for fault, cause := range devicetest.Faults {
 				cause(h, file)
 				devices, _ := device.Discover(h.Open(), nic.Family{})
 				if slices.ContainsFunc(devices, func(d device.Device) bool { return d.Address == pf.Address() }) {

@@ -2,11 +2,8 @@ package nvme_test
 
 import (
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -588,32 +585,6 @@ func TestAVirtualFunctionIsAPartWithoutParts(t *testing.T) {
 	}
 }
 
-// faults are what may be wrong with a file.
-var faults = map[string]func(h *devicetest.Host, file string){
-	"garbled": func(h *devicetest.Host, file string) { h.File(file, "\x00garbage\xff\n") },
-	"empty":   func(h *devicetest.Host, file string) { h.File(file, "") },
-	"missing": func(h *devicetest.Host, file string) { h.Remove(file) },
-}
-
-// files returns the files below a directory with their contents.
-func files(t *testing.T, h *devicetest.Host, dir string) map[string]string {
-	t.Helper()
-	found := map[string]string{}
-	root := os.DirFS(filepath.Join(h.Dir, dir))
-	err := fs.WalkDir(root, ".", func(name string, e fs.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() {
-			return err
-		}
-		content, err := fs.ReadFile(root, name)
-		found[path.Join(dir, name)] = strings.TrimSuffix(string(content), "\n")
-		return err
-	})
-	if err != nil || len(found) == 0 {
-		t.Fatalf("%d files in %s: %v", len(found), dir, err)
-	}
-	return found
-}
-
 func TestNoFaultInAFilePublishesAMountedDisk(t *testing.T) {
 	for name, test := range map[string]struct {
 		add     func(*devicetest.Host)
@@ -628,8 +599,8 @@ func TestNoFaultInAFilePublishesAMountedDisk(t *testing.T) {
 			test.add(h)
 			h.File("/proc/self/mountinfo", "29 1 259:1 / / rw - ext4 /dev/root rw")
 			for _, dir := range test.dirs {
-				for file, content := range files(t, h, dir) {
-					for fault, cause := range faults {
+				for file, content := range h.Contents(dir) {
+					for fault, cause := range devicetest.Faults {
 						cause(h, file)
 						devices, _ := device.Discover(h.Open(), nvme.Family{})
 						for _, d := range devices {
