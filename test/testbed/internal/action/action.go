@@ -31,6 +31,8 @@ type Context struct {
 	Log         *progress.Log
 
 	step *progress.Step
+	// lives are the components' processes that were found or started, by name.
+	lives map[string]process.Process
 }
 
 // Action is one step.
@@ -121,6 +123,11 @@ func (c *Context) Starter() process.Starter {
 // Ensure makes a component run as it is specified: a component that runs with
 // another specification is started again. It does not wait for it to be ready.
 func (c *Context) Ensure(ctx context.Context, name string) (p process.Process, started bool, err error) {
+	defer func() {
+		if err == nil {
+			c.remember(name, p)
+		}
+	}()
 	spec, err := c.Cluster.Spec(name)
 	if err != nil {
 		return process.Process{}, false, err
@@ -195,7 +202,7 @@ func (c *Context) Until(ctx context.Context, name, what string, limit time.Durat
 			return fmt.Errorf("waited %v for %s: %w%s", limit, what, err, c.logTail(name))
 		}
 		if checks%10 == 9 {
-			_, runs, findErr := c.Finder().Component(name)
+			runs, findErr := c.runs(name)
 			if findErr != nil {
 				return findErr
 			}
@@ -205,6 +212,24 @@ func (c *Context) Until(ctx context.Context, name, what string, limit time.Durat
 		}
 		time.Sleep(interval)
 	}
+}
+
+func (c *Context) remember(name string, p process.Process) {
+	if c.lives == nil {
+		c.lives = map[string]process.Process{}
+	}
+	c.lives[name] = p
+}
+
+// runs tells whether a component runs. A process shows none of its marks while it becomes
+// another program, which takes as long as the disk does; so one that is known is asked for
+// by its pid and start time, which stay.
+func (c *Context) runs(name string) (bool, error) {
+	if p, known := c.lives[name]; known && p.Alive() {
+		return true, nil
+	}
+	_, runs, err := c.Finder().Component(name)
+	return runs, err
 }
 
 // logTail is the end of a component's log, for an error message.

@@ -112,6 +112,27 @@ func TestUntilSaysWhatItWaitedFor(t *testing.T) {
 	}
 }
 
+func TestUntilKnowsAComponentWhoseMarksCannotBeRead(t *testing.T) {
+	c := halfUp(t, "etcd")
+	defer func() { _ = c.RunAll(t.Context(), Down()) }()
+	p, runs, err := c.Finder().Component("etcd")
+	if err != nil || !runs {
+		t.Fatalf("etcd runs: %t, %v", runs, err)
+	}
+	stranger := &Context{Layout: layout.Layout{State: t.TempDir()}} // these marks are of another testbed
+	never := func(context.Context) error { return errors.New("not yet") }
+	wait := func() error {
+		return stranger.Until(t.Context(), "etcd", "etcd to be healthy", 2*time.Second, never)
+	}
+	if err := wait(); err == nil || !strings.Contains(err.Error(), "ended while waiting") {
+		t.Errorf("a component of which nothing is known: %v", err)
+	}
+	stranger.remember("etcd", p)
+	if err := wait(); err == nil || !strings.Contains(err.Error(), "waited 2s") {
+		t.Errorf("a component that is known to live: %v", err)
+	}
+}
+
 func TestHasImage(t *testing.T) {
 	const list = `REF TYPE DIGEST SIZE PLATFORMS LABELS
 docker.io/x/a:1 application/vnd sha256:1 1.0 MiB linux/amd64 io.cri-containerd.image=managed,testbed.topolet.dev/content=sha256:abc
