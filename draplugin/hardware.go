@@ -112,7 +112,8 @@ func hardwareAttributes(d *device.Device) map[resourceapi.QualifiedName]resource
 // the whole and for each part. A part uses up its own, a whole all of them.
 type hardwareCounters struct {
 	sets []resourceapi.CounterSet
-	// of are the names of each owner's sets, in order, and in the set of each part.
+	// of are the names of each owner's sets, in order; in is the name of the set that has
+	// a part's counter.
 	of map[string][]string
 	in map[device.Use]string
 }
@@ -146,7 +147,7 @@ func hardwareCountersOf(devices []device.Device) hardwareCounters {
 		slices.SortFunc(parts[owner], func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) })
 		names := append([]string{wholeCounter}, parts[owner]...)
 		for some := range slices.Chunk(names, resourceapi.ResourceSliceMaxCountersPerCounterSet) {
-			set := resourceapi.CounterSet{Name: "fn-" + dashes.Replace(owner), Counters: map[string]resourceapi.Counter{}}
+			set := resourceapi.CounterSet{Name: "fn-" + device.Dashed(owner), Counters: map[string]resourceapi.Counter{}}
 			if n := len(c.of[owner]); n > 0 {
 				set.Name += fmt.Sprintf("-%c", 'a'+n)
 			}
@@ -160,8 +161,6 @@ func hardwareCountersOf(devices []device.Device) hardwareCounters {
 	}
 	return c
 }
-
-var dashes = strings.NewReplacer(":", "-", ".", "-")
 
 // consumedBy are the counters that a device uses up.
 func (c hardwareCounters) consumedBy(d *device.Device) []resourceapi.DeviceCounterConsumption {

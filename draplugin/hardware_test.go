@@ -475,7 +475,7 @@ func TestParametersOfDevices(t *testing.T) {
 		`{"apiVersion":"topolet.dev/v1alpha1","kind":"GPUConfig","acces":"All"}`:             `unknown field "acces"`,
 		`{"apiVersion":"v1","kind":"GPUConfig"}`:                                             `field apiVersion: "v1" is not valid: use topolet.dev/v1alpha1`,
 		`{"apiVersion":"topolet.dev/v1alpha1","kind":"CPUConfig"}`:                           `field kind: "CPUConfig" is not valid: use one of `,
-		`{"apiVersion":"topolet.dev/v1alpha1","kind":"SGXConfig"}`:                           `SGXConfig is for devices of sgx`,
+		`{"apiVersion":"topolet.dev/v1alpha1","kind":"SGXConfig"}`:                           `SGXConfig field kind: "SGXConfig" is not valid: it is for devices of sgx, and gpu-0000-20-01-0 is one of gpu`,
 		`[]`: `cannot be read`,
 	} {
 		if err := prepare("refused", "gpu-0000-20-01-0", parameters); err == nil || !strings.Contains(err.Error(), said) {

@@ -20,7 +20,9 @@ import (
 func rolesOf(name string, config v1alpha1.DeviceConfig) ([]string, error) {
 	family, _, _ := strings.Cut(name, "-")
 	if config != nil && len(config.Families()) > 0 && !slices.Contains(config.Families(), family) {
-		return nil, fmt.Errorf("%T is for devices of %s, and %s is one of %s", config, strings.Join(config.Families(), " and "), name, family)
+		kind := config.TypeOf().Kind
+		return nil, &v1alpha1.FieldError{Kind: kind, Field: "kind", Value: kind,
+			Remedy: fmt.Sprintf("it is for devices of %s, and %s is one of %s", strings.Join(config.Families(), " and "), name, family)}
 	}
 	roles := map[string]bool{}
 	for _, role := range defaultRoles(name, family) {

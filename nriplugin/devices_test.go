@@ -86,3 +86,39 @@ func TestANetworkInterfaceMovesIntoThePod(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A refusal must not swallow what others were to be told.
+func TestWhoIsRefusedLeavesTheUpdatesOfOthersToBeSent(t *testing.T) {
+	n := withDevices(t)
+	shared := n.run("shared")
+	if _, err := n.ledger.Grant(allocator.Claim{UID: "claim", Namespace: "default", Name: "claim", Pods: []allocator.PodUID{"pod-main"}}, []allocator.Request{
+		{Name: "cpus", Domain: "numa-1", Count: 2}, {Name: "nic", Domain: "nic-1"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	ref := allocator.Ref{Claim: "claim"}
+	c := n.newContainer("main", ref.String())
+	if _, _, err := n.plugin.CreateContainer(t.Context(), c.pod, c.Container); err == nil {
+		t.Fatal("a pod on the host's network gets an interface")
+	}
+	updates := n.ledger.Updates()
+	if len(updates) != 1 || string(updates[0].ID) != shared.Id {
+		t.Errorf("updates to be sent: %+v", updates)
+	}
+}
+
+// The kernel does not begin to keep others off for a container that is not started.
+func TestAContainerWithoutItsInterfaceIsNotVerified(t *testing.T) {
+	n := withDevices(t)
+	grant(t, n.ledger, allocator.Request{Name: "cpus", Domain: "nic-1"}, "claim", "main")
+	c := n.newContainer("main", device("claim"))
+	c.pod.Linux = &api.LinuxPodSandbox{Namespaces: []*api.LinuxNamespace{{Type: "network", Path: "/var/run/netns/x"}}}
+	if _, _, err := n.plugin.CreateContainer(t.Context(), c.pod, c.Container); err != nil {
+		t.Fatal(err)
+	}
+	// Without a cgroup the verification has something to say as well.
+	err := n.plugin.StartContainer(t.Context(), c.pod, c.Container)
+	if err == nil || !strings.Contains(err.Error(), "has not moved") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("the container starts: %v", err)
+	}
+}

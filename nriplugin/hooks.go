@@ -67,7 +67,10 @@ func (p *Plugin) CreateContainer(ctx context.Context, pod *api.PodSandbox, ctr *
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := getsDevices(c, placement, ctr); err != nil {
+	// What can refuse the container comes first: updates of others count as told once
+	// they are asked for.
+	adjust := &api.ContainerAdjustment{}
+	if err := errors.Join(getsDevices(c, placement, ctr), p.giveInterfaces(adjust, pod, c, placement.Interfaces)); err != nil {
 		p.ledger.Remove(c.ID)
 		return nil, nil, err
 	}
@@ -88,11 +91,6 @@ func (p *Plugin) CreateContainer(ctx context.Context, pod *api.PodSandbox, ctr *
 		if len(found) > 0 {
 			updates = append(updates, p.updates()...)
 		}
-	}
-	adjust := &api.ContainerAdjustment{}
-	if err := p.giveInterfaces(adjust, pod, c, placement.Interfaces); err != nil {
-		p.ledger.Remove(c.ID)
-		return nil, nil, err
 	}
 	adjust.SetLinuxCPUSetCPUs(placement.CPUs.String())
 	if len(placement.MemoryNodes) > 0 {
@@ -124,7 +122,10 @@ func (p *Plugin) StartContainer(ctx context.Context, pod *api.PodSandbox, ctr *a
 		return fmt.Errorf("container %s of pod %s/%s starts without having been created before topolet: it is created anew",
 			ctr.GetName(), pod.GetNamespace(), pod.GetName())
 	}
-	if err := errors.Join(p.hasInterfaces(entry), p.verify(ctx, entry)); err != nil {
+	if err = p.hasInterfaces(entry); err == nil {
+		err = p.verify(ctx, entry)
+	}
+	if err != nil {
 		p.metrics.readBackFailures.Inc()
 		// The runtime never starts this container again: the kubelet makes a new one.
 		p.ledger.Remove(entry.ID)

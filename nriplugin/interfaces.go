@@ -49,7 +49,7 @@ func (p *Plugin) hasInterfaces(entry allocator.Entry) error {
 		}
 		if here {
 			return notStarted(entry, fmt.Sprintf("the runtime has not moved network interface %s into its pod: "+
-				"containerd 2.2 and runc 1.4, or newer ones, can", name))
+				"it takes a runtime whose NRI knows network devices, and runc 1.4 or newer", name))
 		}
 	}
 	return nil

@@ -51,8 +51,8 @@ type Plugin struct {
 }
 
 // New returns a plugin that connects to the runtime's NRI socket. Host is the
-// host's file system, of which sys/fs/cgroup and sys/class/net are read. Accounts is told of pods that
-// request too little.
+// host's file system, of which sys/fs/cgroup and sys/class/net are read. Accounts is
+// told of pods that request too little.
 func New(socket string, ledger *allocator.Ledger, host fs.FS, accounts Accounts, kernel Kernel) *Plugin {
 	return &Plugin{
 		socket:       socket,

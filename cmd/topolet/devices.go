@@ -54,16 +54,16 @@ func (w *deviceWatch) look(ctx context.Context, m *topology.Machine) (changed bo
 // addFatalErrors taints the devices of functions that have reported a fatal error since
 // they were first seen.
 func (w *deviceWatch) addFatalErrors(host *device.Host, devices []device.Device) {
-	count := map[string]uint64{}
-	for _, f := range host.Functions(func(topology.PCIFunction) bool { return true }) {
-		count[f.Address.String()] = host.FatalErrors(f)
-	}
 	for i := range devices {
 		d := &devices[i]
-		n, known := count[d.Address]
+		address, err := topology.ParsePCIAddress(d.Address)
+		f, known := host.Machine.PCI.Function(address)
+		if err != nil || !known || d.Personality == device.Monitor {
+			continue
+		}
+		n := host.FatalErrors(f)
 		before, seen := w.fatal[d.Address]
 		switch {
-		case !known || d.Personality == device.Monitor:
 		case !seen || n < before: // the count starts again when a function is plugged in
 			w.fatal[d.Address] = n
 		case n > before:

@@ -26,18 +26,18 @@ func newDevLinksCommand() *cobra.Command {
 	}
 }
 
-// installHook puts this program where the container runtime finds it, and returns its
-// path. The one that is there may be running.
-func installHook(stateDir string) (string, error) {
+// installHook puts this program where the container runtime finds it. The one that is
+// there may be running.
+func installHook(stateDir string) error {
 	self, err := os.Executable()
 	if err != nil {
-		return "", fmt.Errorf("find this program: %w", err)
+		return fmt.Errorf("find this program: %w", err)
 	}
 	name := filepath.Join(stateDir, hookName)
 	if err := copyProgram(self, name); err != nil {
-		return "", fmt.Errorf("install the hook of container runtimes: %w", &allocator.SaveError{Path: name, Err: err})
+		return fmt.Errorf("install the hook of container runtimes: %w", &allocator.SaveError{Path: name, Err: err})
 	}
-	return name, nil
+	return nil
 }
 
 func copyProgram(from, to string) (err error) {

@@ -125,6 +125,7 @@ func run(ctx context.Context, opts runOptions) error {
 	}
 
 	devices := newDeviceWatch(host, familiesOf(config))
+	devices.look(ctx, watch.machine)
 	policy, err := policyOf(watch.machine, config)
 	if err != nil {
 		return err
@@ -177,24 +178,17 @@ func run(ctx context.Context, opts runOptions) error {
 	}
 	logger.Info("Restored the ledger", "grants", len(grants), "onlineCPUs", watch.machine.Online.String(), "reservedCPUs", policy.ReservedCPUs.String())
 
-	devices.look(ctx, watch.machine)
 	ledger.ReplaceDevices(atHome(devices.devices, grants))
 
 	books := &accounts{mode: config.CPURequests, notes: notes}
 	runtime := nriplugin.New(opts.nriSocket, ledger, host, books, kernel)
-	hook := ""
-	if len(config.Devices) > 0 {
-		if hook, err = installHook(opts.stateDir); err != nil {
-			return err
-		}
-	}
 	dra, err = draplugin.New(draplugin.Options{
 		NodeName:    opts.nodeName,
 		Client:      client,
 		PluginDir:   filepath.Join(opts.pluginsDir, draplugin.DriverName),
 		RegistryDir: opts.registryDir,
 		CDIDir:      opts.cdiDir,
-		Hook:        hook,
+		Hook:        filepath.Join(opts.stateDir, hookName),
 		Publication: draplugin.Publication{Lists: config.ListAttributes, NodeAllocatable: config.NodeAllocatable},
 	}, ledger, runtime, notes, runtime.Push)
 	if err != nil {
@@ -240,6 +234,11 @@ func run(ctx context.Context, opts runOptions) error {
 			dra.Refresh()
 		})
 	})()
+	if len(config.Devices) > 0 {
+		if err := installHook(opts.stateDir); err != nil {
+			return err
+		}
+	}
 	return dra.Run(ctx)
 }
 

@@ -14,6 +14,8 @@ import (
 // CPUs nor memory: one of the kinds below, each for one family of devices, or
 // [PCIConfig] for functions that are handed over as a whole, whatever their family.
 type DeviceConfig interface {
+	// TypeOf is the object's kind and version.
+	TypeOf() Type
 	// Families are the families that the kind is for; none means any.
 	Families() []string
 }
@@ -25,7 +27,8 @@ type Type struct {
 	Kind       string `json:"kind"`
 }
 
-func (t Type) typeOf() Type { return t }
+// TypeOf implements [DeviceConfig].
+func (t Type) TypeOf() Type { return t }
 
 // VFIOInterface is how user space reaches a function that it is handed.
 type VFIOInterface string
@@ -171,17 +174,14 @@ func DecodeDeviceConfig(raw []byte) (DeviceConfig, error) {
 }
 
 // decodeDevice reads a kind. Complete fills in the defaults and refuses what is no value.
-func decodeDevice[C interface {
-	DeviceConfig
-	typeOf() Type
-}](raw []byte, fields string, complete func(*C) error) (DeviceConfig, error) {
+func decodeDevice[C DeviceConfig](raw []byte, fields string, complete func(*C) error) (DeviceConfig, error) {
 	var c C
 	var t Type
 	_ = json.Unmarshal(raw, &t) // read before
 	if err := decode(raw, &c, t.Kind, fields); err != nil {
 		return nil, err
 	}
-	if err := checkType(c.typeOf().APIVersion, t.Kind, t.Kind); err != nil {
+	if err := checkType(c.TypeOf().APIVersion, t.Kind, t.Kind); err != nil {
 		return nil, err
 	}
 	if complete != nil {

@@ -261,10 +261,11 @@ func wholeness(d Device) int {
 // NameOf is the name of a device by its family and PCI function, with a suffix for
 // its part or personality if there is one.
 func NameOf(family string, address topology.PCIAddress, suffix ...string) string {
-	return strings.Join(append([]string{family, dashed(address.String())}, suffix...), "-")
+	return strings.Join(append([]string{family, Dashed(address.String())}, suffix...), "-")
 }
 
-func dashed(address string) string {
+// Dashed is a PCI address in the form of names: "0000-3a-00-0".
+func Dashed(address string) string {
 	text := []byte(address)
 	for i, c := range text {
 		if c == ':' || c == '.' {

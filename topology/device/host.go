@@ -16,11 +16,15 @@ import (
 type Host struct {
 	topology.Files
 	Machine *topology.Machine
+
+	// indexes are those of the virtual functions, by physical one and name. A card has up
+	// to hundreds, and each of them asks.
+	indexes map[topology.PCIAddress]map[string]int
 }
 
 // NewHost returns the host of a machine that was discovered from the same root.
 func NewHost(root fs.FS, m *topology.Machine) *Host {
-	return &Host{Files: topology.NewFiles(root), Machine: m}
+	return &Host{Files: topology.NewFiles(root), Machine: m, indexes: map[topology.PCIAddress]map[string]int{}}
 }
 
 // Functions returns the PCI functions that match, in ascending order of addresses.
@@ -106,19 +110,23 @@ func (h *Host) PhysicalOf(f topology.PCIFunction) (pf topology.PCIFunction, inde
 		return pf, topology.None, false
 	}
 	pf = h.Machine.PCI.Functions[f.PhysicalFunction]
-	for _, name := range h.Entries(strings.TrimSuffix(Dir(pf), "/")) {
-		digits, isVF := strings.CutPrefix(name, "virtfn")
-		if !isVF {
-			continue
+	known, ok := h.indexes[pf.Address]
+	if !ok {
+		known = map[string]int{}
+		for _, name := range h.Child(Dir(pf), virtfn) {
+			target, _ := h.Link(Dir(pf) + name)
+			known[path.Base(target)], _ = strconv.Atoi(strings.TrimPrefix(name, virtfn))
 		}
-		if target, _ := h.Link(Dir(pf) + name); path.Base(target) == f.Address.String() {
-			if i, err := strconv.ParseUint(digits, 10, 16); err == nil {
-				return pf, int(i), true
-			}
-		}
+		h.indexes[pf.Address] = known
 	}
-	return pf, topology.None, true
+	if index, ok = known[f.Address.String()]; !ok {
+		index = topology.None
+	}
+	return pf, index, true
 }
+
+// virtfn begins the names of a physical function's links to its virtual ones.
+const virtfn = "virtfn"
 
 // Node returns the device node whose numbers and name are in a directory of a class
 // (the files dev and uevent, Documentation/ABI/testing/sysfs-dev). Block tells in which
@@ -141,7 +149,7 @@ func (h *Host) Node(dir string, block bool) (Node, bool) {
 		}
 	}
 	// A name that leads out of /dev is none.
-	if n.Path == "" || path.Clean(n.Path) != n.Path || !strings.HasPrefix(n.Path, "/dev/") {
+	if !inDev(n.Path) {
 		return Node{}, false
 	}
 	return n, true
