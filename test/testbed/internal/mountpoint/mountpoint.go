@@ -17,6 +17,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 const mark = ".made-by-topolet-testbed"
@@ -54,21 +56,48 @@ func Make(dir string) error {
 	if err := Make(filepath.Dir(dir)); err != nil {
 		return err
 	}
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := makeMarked(dir); err != nil {
 		return fmt.Errorf("make the mount point %s: %w", dir, err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, mark), nil, 0o644); err != nil {
-		return fmt.Errorf("mark the mount point %s: %w", dir, err)
+	return nil
+}
+
+// makeMarked makes the folder under another name first: whenever this process is
+// killed, there is no folder of that name without its mark.
+func makeMarked(dir string) error {
+	unfinished, err := os.MkdirTemp(filepath.Dir(dir), mark+"-")
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(os.Chmod(unfinished, 0o755), os.WriteFile(filepath.Join(unfinished, mark), nil, 0o644)); err != nil {
+		return errors.Join(err, os.RemoveAll(unfinished))
+	}
+	err = unix.Renameat2(unix.AT_FDCWD, unfinished, unix.AT_FDCWD, dir, unix.RENAME_NOREPLACE)
+	if errors.Is(err, fs.ErrExist) { // another was faster
+		return os.RemoveAll(unfinished)
+	}
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(unfinished))
 	}
 	return nil
 }
 
 // Remove removes the folder, and marked ones above it, if a testbed made it,
-// nobody uses it as a mount point and nothing else is in it.
+// nobody uses it as a mount point and nothing else is in it. The caller has the
+// exclusive lock, so what is unfinished beside it is nobody's any more.
 func Remove(dir string) error {
+	unfinished, err := filepath.Glob(filepath.Join(filepath.Dir(dir), mark+"-*"))
+	if err != nil {
+		return fmt.Errorf("look beside the mount point %s: %w", dir, err)
+	}
+	for _, u := range unfinished {
+		if err := os.RemoveAll(u); err != nil {
+			return fmt.Errorf("remove an unfinished mount point: %w", err)
+		}
+	}
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return Remove(filepath.Dir(dir)) // whoever made that was killed before it made this
 	}
 	if err != nil {
 		return fmt.Errorf("look at the mount point %s: %w", dir, err)

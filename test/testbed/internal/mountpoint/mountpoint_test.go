@@ -2,7 +2,9 @@ package mountpoint
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -33,6 +35,48 @@ func TestWhatIsMadeIsRemoved(t *testing.T) {
 	}
 	if !exists(root) {
 		t.Error("a folder that was there before is gone")
+	}
+}
+
+// Many make the same folders, and all are killed at any moment.
+func TestWhoIsKilledWhileMakingLeavesNothingForGood(t *testing.T) {
+	if root := os.Getenv("MAKE_MOUNT_POINTS_IN"); root != "" {
+		for i := range 1000 {
+			if err := Make(filepath.Join(root, strconv.Itoa(i), "kubelet")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return
+	}
+	root := t.TempDir()
+	makers := make([]*exec.Cmd, 4)
+	for i := range makers {
+		makers[i] = exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+		makers[i].Env = append(os.Environ(), "MAKE_MOUNT_POINTS_IN="+root)
+		if err := makers[i].Start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for !exists(filepath.Join(root, "20")) && time.Now().Before(deadline) {
+		time.Sleep(time.Millisecond)
+	}
+	for _, m := range makers {
+		if err := m.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		_ = m.Wait() // killed
+	}
+	if !exists(filepath.Join(root, "20")) {
+		t.Fatal("nobody made 20 mount points in 30 s")
+	}
+	for i := range 1000 {
+		if err := Remove(filepath.Join(root, strconv.Itoa(i), "kubelet")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left, err := os.ReadDir(root); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }
 
