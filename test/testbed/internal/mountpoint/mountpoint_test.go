@@ -49,9 +49,13 @@ func TestWhoIsKilledWhileMakingLeavesNothingForGood(t *testing.T) {
 		return
 	}
 	root := t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
 	makers := make([]*exec.Cmd, 4)
 	for i := range makers {
-		makers[i] = exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+		makers[i] = exec.Command(self, "-test.run=^"+t.Name()+"$")
 		makers[i].Env = append(os.Environ(), "MAKE_MOUNT_POINTS_IN="+root)
 		if err := makers[i].Start(); err != nil {
 			t.Fatal(err)
