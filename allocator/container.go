@@ -92,6 +92,9 @@ type Entry struct {
 	Container
 	// Desired are the CPUs that the container ought to run on.
 	Desired topology.CPUSet
+	// Bounds are those on which it may be found: beside the desired ones, such as the
+	// kernel takes from it when somebody needs them.
+	Bounds topology.CPUSet
 	// Granted are the CPUs of its claims, on which no container of another claim
 	// may run, nor this one if they are idle; empty for a shared container.
 	Granted topology.CPUSet
@@ -100,6 +103,11 @@ type Entry struct {
 	Orphan bool
 	// Enforcement is what [Ledger.Enforced] was last told; empty before.
 	Enforcement Enforcement
+}
+
+// Fits reports whether a container that runs on these CPUs is where it ought to be.
+func (e Entry) Fits(cpus topology.CPUSet) bool {
+	return e.Desired.IsSubsetOf(cpus) && cpus.IsSubsetOf(e.Bounds)
 }
 
 // tracked is a container with what the runtime was told about it.

@@ -54,30 +54,30 @@ func (l *Ledger) Enforced(id ContainerID, e Enforcement) (changed bool) {
 func (l *Ledger) Holders() []Holder {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	pool := l.pool()
+	v := l.view()
 	var holders []Holder
 	for _, c := range l.containers {
 		if len(c.Claims) == 0 {
 			continue
 		}
-		h := Holder{Entry: l.entry(c, pool)}
+		h := Holder{Entry: l.entry(c, v)}
 		if h.Orphan && c.Observed.IsEmpty() || !h.Orphan && h.Granted.IsEmpty() {
 			continue
 		}
 		for p := range l.parts(&c.Container) {
 			h.Isolated = h.Isolated || p.Isolated
 		}
-		h.Obstacle = l.obstacle(h.Entry)
+		h.Obstacle = l.obstacle(c)
 		holders = append(holders, h)
 	}
 	return holders
 }
 
-func (l *Ledger) obstacle(e Entry) string {
-	if e.Orphan {
+func (l *Ledger) obstacle(c *tracked) string {
+	if l.isOrphan(&c.Container) {
 		return "its claim is not prepared on this node"
 	}
-	for p := range l.parts(&e.Container) {
+	for p := range l.parts(&c.Container) {
 		switch {
 		case p.SharedPool:
 			return fmt.Sprintf("request %s includes the shared pool", p.Name)
@@ -85,11 +85,12 @@ func (l *Ledger) obstacle(e Entry) string {
 			return fmt.Sprintf("request %s leaves CPUs idle, and an idle CPU is in nobody's partition", p.Name)
 		}
 	}
-	if !e.Desired.IsSubsetOf(e.Granted) {
+	granted := l.granted(&c.Container)
+	if l.inventory.online(granted).IsEmpty() {
 		return "all CPUs of its claim are offline"
 	}
 	for _, other := range l.containers {
-		if other.ID != e.ID && !l.isOrphan(&other.Container) && l.granted(&other.Container).Intersects(e.Granted) {
+		if len(other.Claims) > 0 && other.ID != c.ID && !l.isOrphan(&other.Container) && l.granted(&other.Container).Intersects(granted) {
 			return fmt.Sprintf("container %s of pod %s/%s runs on the same CPUs", other.Name, other.PodNamespace, other.PodName)
 		}
 	}

@@ -17,6 +17,9 @@ type Policy struct {
 	ReservedMemory Reserve
 	// Levels are those beside the NUMA nodes.
 	Levels []Level
+	// KernelKeeps says that while a container has CPUs to itself the kernel keeps all
+	// others off them, whatever these have been told.
+	KernelKeeps bool
 }
 
 // Inventory is what a machine has to give. It never changes and is safe for

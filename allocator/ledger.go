@@ -301,9 +301,11 @@ func (l *Ledger) Admit(c Container) (Placement, error) {
 			return Placement{}, &OfflineError{Container: c, Grant: g, CPUs: offline}
 		}
 	}
-	cpus := l.desired(&c, l.pool())
 	c.Started = false
-	l.containers.put(&tracked{Container: c, told: cpus, isTold: true})
+	own := &tracked{Container: c, isTold: true}
+	l.containers.put(own)
+	cpus := l.told(l.entry(own, l.view()))
+	own.told = cpus
 	placement := Placement{CPUs: cpus, MemoryNodes: l.memoryNodes(&c), Unthrottled: l.ownsItsCPUs(&c)}
 	for p := range l.parts(&c) {
 		if p.Hardware != nil {
@@ -426,8 +428,9 @@ func (l *Ledger) Updates() []Update {
 }
 
 // UpdatesBeside is Updates before the container starts. Known are the started
-// containers that have nothing in common with its CPUs, if those are exclusive, and
-// were told so earlier already: whether they heeded it is worth a look.
+// containers that have nothing in common with its CPUs, if those are exclusive and not
+// kept so by the kernel, and were told so earlier already: whether they heeded it is worth
+// a look.
 func (l *Ledger) UpdatesBeside(id ContainerID) (updates []Update, known []Entry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -441,20 +444,31 @@ func (l *Ledger) UpdatesBeside(id ContainerID) (updates []Update, known []Entry)
 // updates returns, beside the updates, the started containers that need none and keep
 // off the CPUs.
 func (l *Ledger) updates(exclusive topology.CPUSet) (updates []Update, others []Entry) {
-	pool := l.pool()
+	v := l.view()
+	look := !exclusive.IsEmpty() && !exclusive.IsSubsetOf(v.lent)
 	for _, c := range l.containers {
-		desired := l.desired(&c.Container, pool)
+		if !c.listed && !look {
+			continue
+		}
+		e := l.entry(c, v)
 		switch {
-		case c.listed && (!c.isTold || !c.told.Equals(desired)):
-			c.told, c.isTold = desired, true
-			updates = append(updates, Update{ID: c.ID, CPUs: desired, Unthrottled: !l.isOrphan(&c.Container) && l.ownsItsCPUs(&c.Container)})
-		case c.Started && !exclusive.IsEmpty():
-			if e := l.entry(c, pool); !e.Granted.Intersects(exclusive) {
-				others = append(others, e)
-			}
+		case c.listed && (!c.isTold || !e.Fits(c.told)):
+			c.told, c.isTold = l.told(e), true
+			updates = append(updates, Update{ID: c.ID, CPUs: c.told, Unthrottled: !e.Orphan && l.ownsItsCPUs(&c.Container)})
+		case c.Started && look && !e.Granted.Intersects(exclusive):
+			others = append(others, e)
 		}
 	}
 	return updates, others
+}
+
+// told are the CPUs that the runtime is told: as many as the kernel will see to, so that
+// less is to be told when claims come and go.
+func (l *Ledger) told(e Entry) topology.CPUSet {
+	if e.Bounds.Equals(e.Desired) {
+		return e.Desired
+	}
+	return e.Desired.Union(e.Bounds.Intersection(l.inventory.shareable))
 }
 
 // Untold notes that the runtime did not heed an update of the container.
@@ -481,30 +495,34 @@ func (l *Ledger) Entry(id ContainerID) (Entry, bool) {
 	if !ok {
 		return Entry{}, false
 	}
-	return l.entry(c, l.pool()), true
+	return l.entry(c, l.view()), true
 }
 
 // Entries returns all containers, ordered by id.
 func (l *Ledger) Entries() []Entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	pool := l.pool()
+	v := l.view()
 	entries := make([]Entry, 0, len(l.containers))
 	for _, c := range l.containers {
-		entries = append(entries, l.entry(c, pool))
+		entries = append(entries, l.entry(c, v))
 	}
 	return entries
 }
 
-func (l *Ledger) entry(c *tracked, pool topology.CPUSet) Entry {
+func (l *Ledger) entry(c *tracked, v view) Entry {
 	e := Entry{
 		Container:   c.Container,
-		Desired:     l.desired(&c.Container, pool),
+		Desired:     l.desired(&c.Container, v.pool),
 		Orphan:      l.isOrphan(&c.Container),
 		Enforcement: c.enforcement,
 	}
 	if !e.Orphan {
 		e.Granted = l.granted(&c.Container)
+	}
+	e.Bounds = e.Desired
+	if len(c.Claims) == 0 && !v.claimants[c.Pod] {
+		e.Bounds = v.bounds
 	}
 	return e
 }

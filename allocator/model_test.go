@@ -24,7 +24,14 @@ var walkSteps = flag.Int("steps", 10_000, "how many steps the random walk over t
 // not at all, with crashes between any two effects. What must never be is looked for
 // after each step.
 func TestWhatMustNeverBe(t *testing.T) {
-	w := newWalk(t, 1)
+	for name, kernelKeeps := range map[string]bool{"the runtime keeps others off": false, "the kernel keeps others off": true} {
+		t.Run(name, func(t *testing.T) { newWalk(t, 1, kernelKeeps).all() })
+	}
+}
+
+func (w *walk) all() {
+	w.t.Helper()
+	t := w.t
 	kinds := []struct {
 		name   string
 		weight int
@@ -35,7 +42,8 @@ func TestWhatMustNeverBe(t *testing.T) {
 		{"create a claim's container", 15, w.createClaimed},
 		{"create a shared container", 10, w.createShared},
 		{"list", 10, func() { w.ledger.Listed(w.anyContainer()) }},
-		{"start", 10, func() { w.ledger.Started(w.anyContainer()) }},
+		{"start", 10, w.letRun},
+		{"a partition breaks", 6, w.degrade},
 		{"remove", 15, w.remove},
 		{"release", 12, w.release},
 		{"update", 20, w.update},
@@ -68,7 +76,11 @@ func TestWhatMustNeverBe(t *testing.T) {
 			t.Errorf("no step of the walk was: %s", k.name)
 		}
 	}
-	for _, outcome := range []string{"granted", "refused", "not stored", "admitted", "not admitted", "released", "in use"} {
+	outcomes := []string{"granted", "refused", "not stored", "admitted", "not admitted", "released", "in use"}
+	if w.policy.KernelKeeps {
+		outcomes = append(outcomes, "partitions", "degraded", "lent")
+	}
+	for _, outcome := range outcomes {
 		if w.count[outcome] < *walkSteps/1000 {
 			t.Errorf("only %d times: %s", w.count[outcome], outcome)
 		}
@@ -98,7 +110,7 @@ type actual struct {
 	cpus topology.CPUSet
 }
 
-func newWalk(t *testing.T, seed uint64) *walk {
+func newWalk(t *testing.T, seed uint64, kernelKeeps bool) *walk {
 	w := &walk{
 		t: t, random: rand.New(rand.NewPCG(seed, 2)), //nolint:gosec // a seed makes it repeatable
 		spec:   topologytest.Spec{NUMAPerSocket: 2, L3PerNUMA: 2, CoresPerL3: 3, Threads: 2, NUMAMemory: 1 << 30},
@@ -107,7 +119,7 @@ func newWalk(t *testing.T, seed uint64) *walk {
 		grants: map[ClaimUID]Grant{}, running: map[ContainerID]*actual{}, count: map[string]int{},
 	}
 	m := topologytest.New(w.spec)
-	w.policy = Policy{ReservedCPUs: DefaultReserved(m)}
+	w.policy = Policy{ReservedCPUs: DefaultReserved(m), KernelKeeps: kernelKeeps}
 	w.start(m)
 	return w
 }
@@ -209,7 +221,14 @@ func (w *walk) createClaimed() {
 	w.create(Container{Pod: pod, PodNamespace: "default", Claims: []Ref{ref}})
 }
 
-func (w *walk) createShared() { w.create(Container{Pod: "shared", PodNamespace: "default"}) }
+// createShared makes a container without a claim, now and then in the pod of one.
+func (w *walk) createShared() {
+	pod := PodUID("shared")
+	if w.random.IntN(3) == 0 {
+		pod = w.claim().Pods[0]
+	}
+	w.create(Container{Pod: pod, PodNamespace: "default"})
+}
 
 func (w *walk) create(c Container) {
 	if len(w.running) > 30 {
@@ -228,8 +247,67 @@ func (w *walk) create(c Container) {
 	if _, ok := w.grants[first(c).Claim]; len(c.Claims) > 0 && (!ok || c.Pod == "stranger") {
 		w.t.Errorf("a container of pod %s is admitted to claim %s", c.Pod, first(c).Claim)
 	}
+	w.yield()
 	w.running[c.ID] = &actual{c, placement.CPUs}
 	w.count["admitted"]++
+}
+
+// letRun starts a container, in a partition if it can have one, and tells it again if it
+// is not where it ought to be.
+func (w *walk) letRun() {
+	id := w.anyContainer()
+	w.partition(func(h Holder) bool { return h.ID == id })
+	w.ledger.Started(id)
+	w.readBack(id)
+}
+
+func (w *walk) readBack(ids ...ContainerID) {
+	for _, id := range ids {
+		e, _ := w.ledger.Entry(id)
+		if c, ok := w.running[id]; ok && e.Started && !e.Fits(c.cpus) {
+			w.ledger.Untold(id)
+		}
+	}
+}
+
+func (w *walk) partition(which func(Holder) bool) {
+	for _, h := range w.ledger.Holders() {
+		if which(h) && h.Obstacle == "" && w.policy.KernelKeeps {
+			w.ledger.Enforced(h.ID, Enforcement{Tier: KernelTier})
+			w.count["partitions"]++
+		}
+	}
+}
+
+// yield ends partitions that a newcomer makes impossible, after everybody else was moved
+// off their CPUs.
+func (w *walk) yield() {
+	for _, h := range w.ledger.Holders() {
+		if h.Enforcement.Tier == KernelTier && h.Obstacle != "" {
+			w.confine()
+			w.ledger.Enforced(h.ID, Enforcement{Tier: RuntimeTier})
+		}
+	}
+}
+
+func (w *walk) confine() {
+	for _, e := range w.ledger.Entries() {
+		if c, ok := w.running[e.ID]; ok {
+			c.cpus = e.Desired
+			w.ledger.Untold(e.ID)
+		}
+	}
+}
+
+// degrade is a partition that breaks and cannot be mended, which is noticed.
+func (w *walk) degrade() {
+	holders := slices.DeleteFunc(w.ledger.Holders(), func(h Holder) bool { return h.Enforcement.Tier != KernelTier || !h.Started })
+	if len(holders) == 0 {
+		return
+	}
+	w.ledger.Enforced(holders[w.random.IntN(len(holders))].ID, Enforcement{Tier: DegradedTier})
+	w.readBack(slices.Collect(maps.Keys(w.running))...)
+	w.count["degraded"]++
 }
 
 func first(c Container) Ref {
@@ -260,6 +338,43 @@ func (w *walk) update() {
 	if again := w.ledger.Updates(); len(again) > 0 {
 		w.t.Errorf("what was carried out is asked for again: %v", again)
 	}
+	w.checkWhereTheyRun()
+}
+
+// checkWhereTheyRun looks at what the kernel lets each container run on, when all updates
+// were carried out.
+func (w *walk) checkWhereTheyRun() {
+	entries := w.ledger.Entries()
+	for _, e := range entries {
+		c, ok := w.running[e.ID]
+		if !ok || !e.Started || e.Orphan {
+			continue
+		}
+		if t, _ := w.ledger.containers.get(e.ID); !t.listed {
+			continue
+		}
+		effective := c.cpus
+		for _, holder := range entries {
+			if holder.ID == e.ID || holder.Enforcement.Tier != KernelTier {
+				continue
+			}
+			if holder.Pod == e.Pod && c.cpus.Intersects(holder.Desired) {
+				w.t.Errorf("container %s has %s, which breaks the partition %s of %s in the same pod", e.ID, c.cpus, holder.Desired, holder.ID)
+			}
+			effective = effective.Difference(holder.Desired)
+		}
+		for _, holder := range entries {
+			if holder.Started && !holder.Orphan && !holder.Granted.Intersects(e.Granted) && effective.Intersects(holder.Granted) {
+				w.t.Errorf("container %s runs on %s beside %s, which has %s (%v)", e.ID, effective, holder.ID, holder.Granted, holder.Enforcement)
+			}
+		}
+		if !e.Fits(effective) {
+			w.t.Errorf("container %s runs on %s instead of %s", e.ID, effective, e.Desired)
+		}
+		if e.Pod == "shared" && !e.Bounds.Equals(e.Desired) {
+			w.count["lent"]++
+		}
+	}
 }
 
 // ignoreUpdate is a runtime that does not heed, and a look that finds out.
@@ -271,10 +386,13 @@ func (w *walk) ignoreUpdate() {
 
 // crash is the end of the process, and the beginning of the next one.
 func (w *walk) crash() {
-	settled := map[ContainerID]topology.CPUSet{}
+	settled, partitions := map[ContainerID]topology.CPUSet{}, map[ContainerID]topology.CPUSet{}
 	for _, e := range w.ledger.Entries() {
-		if c := w.running[e.ID]; c != nil && c.cpus.Equals(e.Desired) {
+		if c := w.running[e.ID]; c != nil && e.Fits(c.cpus) {
 			settled[e.ID] = e.Desired
+		}
+		if e.Enforcement.Tier == KernelTier {
+			partitions[e.ID] = e.Desired
 		}
 	}
 	before := w.ledger.Grants()
@@ -286,10 +404,16 @@ func (w *walk) crash() {
 	for _, c := range w.running {
 		observed := c.Container
 		observed.Observed = c.cpus
+		for id, cpus := range partitions {
+			if id != c.ID {
+				observed.Observed = observed.Observed.Difference(cpus)
+			}
+		}
 		listed = append(listed, observed)
 	}
 	slices.SortFunc(listed, func(a, b Container) int { return cmp.Compare(a.ID, b.ID) })
 	w.ledger.Sync(listed)
+	w.partition(func(h Holder) bool { _, had := partitions[h.ID]; return had })
 	for _, u := range w.ledger.Updates() {
 		if cpus, ok := settled[u.ID]; ok {
 			w.t.Errorf("container %s ran on %s, as it ought to, and is moved to %s by a restart", u.ID, cpus, u.CPUs)
@@ -365,7 +489,7 @@ func (w *walk) check() {
 
 // What the walk stores survives the disk.
 func TestTheGrantsOfAWalkSurviveTheDisk(t *testing.T) {
-	w := newWalk(t, 2)
+	w := newWalk(t, 2, false)
 	file := FileStore{Path: filepath.Join(t.TempDir(), "checkpoint.json")}
 	for range 300 {
 		w.grant()

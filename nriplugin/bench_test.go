@@ -17,12 +17,12 @@ const crowd = 500
 
 // crowded is a plugin on a machine of 128 CPUs with many shared containers,
 // whose cgroups are files in a real folder, read as the daemon does, and a claim of 16 CPUs.
-func crowded(b *testing.B) (*Plugin, *fakeRuntime, []*api.PodSandbox, []*api.Container) {
+func crowded(b *testing.B, kernelKeeps bool) (*Plugin, *fakeRuntime, []*api.PodSandbox, []*api.Container) {
 	b.Helper()
 	r := &fakeRuntime{t: b, root: b.TempDir(), all: "0-127", pods: map[string]*api.PodSandbox{}}
 	r.write("sys/fs/cgroup/cgroup.controllers", "cpuset")
 	m := topologytest.New(topologytest.Spec{Sockets: 2, CoresPerL3: 32, Threads: 2})
-	ledger, err := allocator.NewLedger(m, allocator.Policy{ReservedCPUs: topology.NewCPUSet(0, 64)}, discard{}, nil)
+	ledger, err := allocator.NewLedger(m, allocator.Policy{ReservedCPUs: topology.NewCPUSet(0, 64), KernelKeeps: kernelKeeps}, discard{}, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func newcomer(name string, devices ...string) (*api.PodSandbox, *api.Container) 
 func BenchmarkCreateContainer(b *testing.B) {
 	for name, devices := range map[string][]string{"shared": nil, "exclusive": {device("claim")}} {
 		b.Run(fmt.Sprintf("%s/containers=%d", name, crowd), func(b *testing.B) {
-			p, _, _, ctrs := crowded(b)
+			p, _, _, ctrs := crowded(b, false)
 			pod, ctr := newcomer("x", devices...)
 			want := 0
 			if devices != nil {
@@ -84,9 +84,27 @@ func BenchmarkCreateContainer(b *testing.B) {
 	}
 }
 
+// In the kernel's tier nobody else has to be told.
+func BenchmarkCreateContainerKernel(b *testing.B) {
+	for name, devices := range map[string][]string{"shared": nil, "exclusive": {device("claim")}} {
+		b.Run(fmt.Sprintf("%s/containers=%d", name, crowd), func(b *testing.B) {
+			p, _, _, _ := crowded(b, true)
+			p.ledger.Updates()
+			pod, ctr := newcomer("x", devices...)
+			b.ReportAllocs()
+			for b.Loop() {
+				_, updates, err := p.CreateContainer(b.Context(), pod, ctr)
+				if err != nil || len(updates) != 0 {
+					b.Fatal(len(updates), err)
+				}
+			}
+		})
+	}
+}
+
 func BenchmarkSynchronize(b *testing.B) {
 	b.Run(fmt.Sprintf("containers=%d", crowd), func(b *testing.B) {
-		p, _, pods, ctrs := crowded(b)
+		p, _, pods, ctrs := crowded(b, false)
 		b.ReportAllocs()
 		for b.Loop() {
 			updates, err := p.Synchronize(b.Context(), pods, ctrs)
@@ -100,7 +118,7 @@ func BenchmarkSynchronize(b *testing.B) {
 func BenchmarkStartContainer(b *testing.B) {
 	for name, devices := range map[string][]string{"shared": nil, "exclusive": {device("claim")}} {
 		b.Run(fmt.Sprintf("%s/containers=%d", name, crowd), func(b *testing.B) {
-			p, r, _, ctrs := crowded(b)
+			p, r, _, ctrs := crowded(b, false)
 			pod, ctr := newcomer("x", devices...)
 			adjust, updates, err := p.CreateContainer(b.Context(), pod, ctr)
 			if err != nil {

@@ -82,7 +82,7 @@ func (d *drift) differing(ctx context.Context, among map[allocator.ContainerID]t
 			klog.FromContext(ctx).V(4).Info("Cannot look at a container", "container", entry.ID, "err", err)
 			continue
 		}
-		if !cpus.Equals(entry.Desired) && !d.tolerable(entry, cpus) {
+		if !entry.Fits(cpus) && !d.tolerable(entry, cpus) {
 			found[entry.ID] = cpus
 		}
 	}
@@ -93,7 +93,7 @@ func (d *drift) differing(ctx context.Context, among map[allocator.ContainerID]t
 // only on such that are in no pool and that nobody holds: one from before topolet,
 // which Synchronize leaves alone as well.
 func (d *drift) tolerable(entry allocator.Entry, cpus topology.CPUSet) bool {
-	surplus := cpus.Difference(entry.Desired)
+	surplus := cpus.Difference(entry.Bounds)
 	if len(entry.Claims) > 0 || !entry.Desired.IsSubsetOf(cpus) || !surplus.IsSubsetOf(d.plugin.ledger.Inventory().Machine.Isolated) {
 		return false
 	}

@@ -185,7 +185,7 @@ func TestNothingIsComparedWithoutTheRuntime(t *testing.T) {
 }
 
 func BenchmarkDrift(b *testing.B) {
-	p, r, _, ctrs := crowded(b)
+	p, r, _, ctrs := crowded(b, false)
 	for _, c := range ctrs { // as the pool is beside the claim
 		entry, _ := p.ledger.Entry(allocator.ContainerID(c.Id))
 		c.Linux.Resources.Cpu.Cpus = entry.Desired.String()

@@ -40,8 +40,8 @@ func (p *Plugin) Synchronize(ctx context.Context, pods []*api.PodSandbox, ctrs [
 		containers = append(containers, c)
 	}
 	p.ledger.Sync(containers)
-	updates := p.updates()
 	p.kernel.adopt(ctx)
+	updates := p.updates()
 	p.kernel.look()
 	p.setSynchronized()
 	klog.FromContext(ctx).Info("Synchronized with the container runtime", "containers", len(containers), "updates", len(updates))
@@ -146,7 +146,7 @@ func (p *Plugin) PostStartContainer(_ context.Context, _ *api.PodSandbox, ctr *a
 	if !ok {
 		return nil
 	}
-	if cpus, err := p.cgroups.effective(entry.Cgroup); err == nil && !cpus.Equals(entry.Desired) {
+	if cpus, err := p.cgroups.effective(entry.Cgroup); err == nil && !entry.Fits(cpus) {
 		p.ledger.Untold(entry.ID)
 		p.Push()
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/topolet/topolet/allocator"
 	"github.com/topolet/topolet/allocator/crashpoint"
 	"github.com/topolet/topolet/nriplugin/partition"
+	"github.com/topolet/topolet/topology"
 )
 
 // partitionInterval is how often the kernel's partitions are compared with those
@@ -26,6 +27,7 @@ type Partitions interface {
 	Check(p partition.Partition) error
 	Deactivate(ctx context.Context, p partition.Partition, live []partition.Partition) error
 	Tidy(ctx context.Context, live []partition.Partition) error
+	Confine(cgroup string, cpus topology.CPUSet) error
 	// Roots tells of containers' cgroups, so that Tidy knows the kubelet's tree.
 	Roots(cgroups ...string)
 }
@@ -50,13 +52,16 @@ type kernelTier struct {
 	Kernel
 	ledger *allocator.Ledger
 	kick   chan struct{}
+	// moved is called when CPUs that the kernel kept have to be kept otherwise; it must
+	// not block.
+	moved func()
 
 	// mu is held while partitions change.
 	mu sync.Mutex
 }
 
-func newKernelTier(k Kernel, ledger *allocator.Ledger) *kernelTier {
-	return &kernelTier{Kernel: k, ledger: ledger, kick: make(chan struct{}, 1)}
+func newKernelTier(k Kernel, ledger *allocator.Ledger, moved func()) *kernelTier {
+	return &kernelTier{Kernel: k, ledger: ledger, kick: make(chan struct{}, 1), moved: moved}
 }
 
 // possible reports whether the container gets a partition, and else why not.
@@ -128,7 +133,8 @@ func (k *kernelTier) check(h allocator.Holder, wanted partition.Partition) error
 // yield gives up the partitions of containers that can no longer have one, because
 // another container is about to join them on their CPUs. To the kernel two sets that
 // overlap in one pod are a broken partition, from the moment the second cgroup gets
-// its CPUs.
+// its CPUs. What the kernel kept off them, and the runtime was never told about, is
+// moved off before.
 //
 // Where the configuration demands the kernel, the newcomer is refused instead.
 func (k *kernelTier) yield(ctx context.Context, newcomer allocator.ContainerID) error {
@@ -151,12 +157,37 @@ func (k *kernelTier) yield(ctx context.Context, newcomer allocator.ContainerID) 
 		holders[i].Enforcement = allocator.Enforcement{Tier: allocator.RuntimeTier, Reason: h.Obstacle}
 		wanted, err := wantedOf(h)
 		if err == nil {
+			err = k.confineOthers(h.Granted)
+		}
+		if err == nil {
 			err = k.Partitions.Deactivate(ctx, wanted, liveOf(holders))
 		}
 		if err != nil {
 			return fmt.Errorf("container %s of pod %s/%s has to share its CPUs from now on: %w", h.Name, h.PodNamespace, h.PodName, err)
 		}
 		k.note(ctx, h, holders[i].Enforcement)
+	}
+	return nil
+}
+
+// confineOthers moves containers off CPUs on which they have no claim. They are to be told
+// as well, for the runtime is not the one who moves them.
+func (k *kernelTier) confineOthers(cpus topology.CPUSet) error {
+	for _, e := range k.ledger.Entries() {
+		if len(e.Claims) > 0 {
+			continue // such a container is told its CPUs, and no others, in any case
+		}
+		path, err := cgroupPath(e.Cgroup)
+		if err == nil {
+			err = k.Partitions.Confine(path, e.Desired)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it is made with the right ones, or is gone
+		}
+		if err != nil {
+			return fmt.Errorf("container %s of pod %s/%s cannot be moved off CPUs %s: %w", e.Name, e.PodNamespace, e.PodName, cpus, err)
+		}
+		k.ledger.Untold(e.ID)
 	}
 	return nil
 }
@@ -230,6 +261,9 @@ func (k *kernelTier) reconcile(ctx context.Context) (changed bool) {
 		}
 		holders[i].Enforcement = k.mend(ctx, h, holders)
 		changed = k.note(ctx, h, holders[i].Enforcement) || changed
+	}
+	if changed {
+		k.moved()
 	}
 	return changed
 }

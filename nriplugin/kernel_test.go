@@ -55,7 +55,7 @@ func (k *fakeKernel) Activate(_ context.Context, p partition.Partition, live []p
 		}
 	}
 	k.valid[p.Cgroup] = p
-	k.done = append(k.done, "activate "+path.Base(p.Cgroup))
+	k.done = append(k.done, "activate "+short(p.Cgroup))
 	return nil
 }
 
@@ -87,7 +87,7 @@ func (k *fakeKernel) Deactivate(_ context.Context, p partition.Partition, live [
 	}
 	delete(k.valid, p.Cgroup)
 	k.demote(live)
-	k.done = append(k.done, "deactivate "+path.Base(p.Cgroup))
+	k.done = append(k.done, "deactivate "+short(p.Cgroup))
 	return nil
 }
 
@@ -100,14 +100,33 @@ func (k *fakeKernel) Tidy(_ context.Context, live []partition.Partition) error {
 
 func (k *fakeKernel) Roots(...string) {}
 
+// Confine writes to the cgroup itself; the runtime does not learn of it.
+func (k *fakeKernel) Confine(cgroup string, cpus topology.CPUSet) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.broken != nil {
+		return k.broken
+	}
+	if _, err := fs.Stat(k.runtimeRoot(), path.Join(cgroupMount, cgroup)); err != nil {
+		return err
+	}
+	k.runtime.write(path.Join(cgroupMount, cgroup, "cpuset.cpus.effective"), cpus.String())
+	k.done = append(k.done, "confine "+short(cgroup)+" to "+cpus.String())
+	return nil
+}
+
+// short is the container's name in its cgroup's.
+func short(cgroup string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(path.Base(cgroup), "cri-containerd-"), ".scope")
+}
+
 // partitions are those that there are, as "container=cpus".
 func (k *fakeKernel) partitions() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var list []string
 	for cgroup, p := range k.valid {
-		container := strings.TrimSuffix(strings.TrimPrefix(path.Base(cgroup), "cri-containerd-"), ".scope")
-		list = append(list, fmt.Sprintf("%s=%s (%s)", container, p.CPUs, p.Kind))
+		list = append(list, fmt.Sprintf("%s=%s (%s)", short(cgroup), p.CPUs, p.Kind))
 	}
 	slices.Sort(list)
 	return strings.Join(list, ", ")
@@ -143,6 +162,7 @@ func newKernelNode(t *testing.T, required bool) (*node, *fakeKernel) {
 	t.Helper()
 	n := newOfflineNode(t, false)
 	k := &fakeKernel{runtime: n.fakeRuntime, valid: map[string]partition.Partition{}}
+	n.ledger = ledgerOf(t, allocator.Policy{ReservedCPUs: topology.NewCPUSet(0), KernelKeeps: true})
 	n.plugin = New(n.socket(), n.ledger, os.DirFS(n.root), &n.books, Kernel{Partitions: k, Required: required, Changed: func() {}})
 	n.connect()
 	return n, k

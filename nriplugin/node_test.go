@@ -68,10 +68,15 @@ func newOfflineNode(t testing.TB, v1 bool) *node {
 
 func newLedger(t testing.TB, grants ...allocator.Grant) *allocator.Ledger {
 	t.Helper()
+	return ledgerOf(t, allocator.Policy{ReservedCPUs: topology.NewCPUSet(0)}, grants...)
+}
+
+func ledgerOf(t testing.TB, policy allocator.Policy, grants ...allocator.Grant) *allocator.Ledger {
+	t.Helper()
 	m := topologytest.New(topologytest.Spec{
 		NUMAPerSocket: 2, CoresPerL3: 4, Hugepages: []topology.Hugepages{{SizeBytes: 2 << 20, Total: 64}},
 	})
-	ledger, err := allocator.NewLedger(m, allocator.Policy{ReservedCPUs: topology.NewCPUSet(0)}, discard{}, grants)
+	ledger, err := allocator.NewLedger(m, policy, discard{}, grants)
 	if err != nil {
 		t.Fatal(err)
 	}

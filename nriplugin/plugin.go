@@ -54,19 +54,20 @@ type Plugin struct {
 // host's file system, of which sys/fs/cgroup and sys/class/net are read. Accounts is
 // told of pods that request too little.
 func New(socket string, ledger *allocator.Ledger, host fs.FS, accounts Accounts, kernel Kernel) *Plugin {
-	return &Plugin{
+	p := &Plugin{
 		socket:       socket,
 		ledger:       ledger,
 		accounts:     accounts,
 		host:         host,
 		cgroups:      newCgroups(host),
-		kernel:       newKernelTier(kernel, ledger),
 		metrics:      newMetrics(),
 		push:         make(chan struct{}, 1),
 		pushing:      make(chan struct{}, 1),
 		notReady:     errors.New("not connected to the container runtime's NRI socket yet"),
 		synchronized: make(chan struct{}),
 	}
+	p.kernel = newKernelTier(kernel, ledger, p.Push)
+	return p
 }
 
 // Run connects to the runtime, and again with growing pauses when the connection

@@ -35,7 +35,7 @@ func (p *Plugin) verify(ctx context.Context, entry allocator.Entry) error {
 	if !entry.Granted.Intersection(entry.Desired).IsSubsetOf(cpus) {
 		return notStarted(entry, fmt.Sprintf("it would run on CPUs %s instead of %s", cpus, entry.Desired))
 	}
-	if surplus := cpus.Difference(entry.Desired); !surplus.IsEmpty() {
+	if surplus := cpus.Difference(entry.Bounds); !surplus.IsEmpty() {
 		if !surplus.IsSubsetOf(p.awaited(p.others(entry))) {
 			return notStarted(entry, fmt.Sprintf("it would run on CPUs %s instead of %s", cpus, entry.Desired))
 		}

@@ -140,6 +140,7 @@ func run(ctx context.Context, opts runOptions) error {
 	if err != nil {
 		return err
 	}
+	policy.KernelKeeps = kernel.Partitions != nil
 
 	guard := nriplugin.NewGuard(opts.nriSocket)
 	kubelet := &cpuManagerGuard{socket: opts.podResourcesSocket}

@@ -85,6 +85,21 @@ func (t *Tree) Deactivate(ctx context.Context, p Partition, live []Partition) er
 	return t.clean(ancestors(p.Cgroup), live)
 }
 
+// Confine gives a cgroup that is no partition these CPUs, in the place of those that it
+// asked for. Where there is none, that is fs.ErrNotExist.
+func (t *Tree) Confine(cgroup string, cpus topology.CPUSet) error {
+	if !fs.ValidPath(cgroup) || cgroup == top || cpus.IsEmpty() {
+		return fmt.Errorf("cgroup %q cannot be confined to CPUs %q: want a path below the cgroup mount, and at least one CPU", cgroup, cpus)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now, err := t.set(cgroup, cpusFile)
+	if err != nil || now.Equals(cpus) {
+		return err
+	}
+	return t.write(cgroup, cpusFile, cpus.String())
+}
+
 // refuseSiblings looks for cgroups of the same parent that ask for CPUs of the
 // partition. The kernel would call the partition invalid, and may lose its CPUs: see
 // LostError.
