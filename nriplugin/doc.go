@@ -6,7 +6,8 @@
 //
 //	Synchronize      all running containers; once after every connect
 //	CreateContainer  the container's CPUs, and new CPUs for others: the shared
-//	                 pool shrinks before an exclusive container exists
+//	                 pool shrinks before an exclusive container exists, except
+//	                 where the kernel takes the CPUs from all others at its start
 //	PostCreate       from here on the runtime heeds updates of the container
 //	StartContainer   the cgroup exists and the workload has not run: the CPUs are
 //	                 read back from the kernel, which is asked to keep everyone else
