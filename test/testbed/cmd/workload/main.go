@@ -56,6 +56,7 @@ func main() {
 	touch := flag.Int("touch", 0, "keep so many `MiB` of memory, every page of it written to")
 	files := flag.String("read", "", "read the beginning of every file of this `pattern`, or fail")
 	others := flag.String("refused", "", "have the kernel refuse the devices of this `list`, b:MAJOR:MINOR or c:MAJOR:MINOR, that are not in /dev, or fail")
+	groups := flag.String("vfio", "", "use the IOMMU group of every file of this `pattern`, or fail")
 	spin := flag.String("spin", "", "use all time of the CPUs of this `list`, as far as the kernel lets it")
 	setting := flag.String("rewrite", "", "write this `FILE=CONTENT` again and again, at first or fail")
 	flag.Parse()
@@ -63,7 +64,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "workload: -interval must be positive, for example 10ms")
 		os.Exit(2)
 	}
-	if err := errors.Join(readAll(*files), refused(*others)); err != nil {
+	if err := errors.Join(readAll(*files), viable(*groups), refused(*others)); err != nil {
 		fmt.Fprintln(os.Stderr, "workload:", err)
 		os.Exit(1)
 	}

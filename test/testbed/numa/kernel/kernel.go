@@ -26,7 +26,7 @@ type Kernel struct {
 
 // wanted are the modules that the guest needs; what they depend on comes with
 // them.
-var wanted = []string{"virtio_blk", "virtio_net", "overlay", "bridge", "veth"}
+var wanted = []string{"virtio_blk", "virtio_net", "overlay", "bridge", "veth", "vfio_pci"}
 
 // oldest is the first version with what the machine needs of cgroup v2.
 var oldest = [2]int{6, 12}
@@ -59,8 +59,15 @@ func open(dir string) (Kernel, error) {
 		return Kernel{}, err
 	}
 	var err error
-	k.Modules, err = filepath.Glob(filepath.Join(dir, "*.ko"))
-	return k, err
+	if k.Modules, err = filepath.Glob(filepath.Join(dir, "*.ko")); err != nil {
+		return k, err
+	}
+	for _, name := range wanted {
+		if !slices.ContainsFunc(k.Modules, func(file string) bool { return strings.HasSuffix(file, "-"+name+".ko") }) {
+			return k, fmt.Errorf("unpacked without the module %s", name)
+		}
+	}
+	return k, nil
 }
 
 // Ensure returns the kernel in the cache, after fetching it if there is none.

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,15 +13,21 @@ func TestTheNewestKernelOfTheCacheIsTaken(t *testing.T) {
 	if _, ok := Cached(cache); ok {
 		t.Error("an empty cache has a kernel")
 	}
-	for _, dir := range []string{"kernel-6.1.0-25-cloud-amd64", "kernel-6.12.9+deb13-cloud-amd64", "kernel-6.12.95+deb12-cloud-amd64", "kernel-6.13.1"} {
+	for _, dir := range []string{"kernel-6.1.0-25-cloud-amd64", "kernel-6.12.9+deb13-cloud-amd64", "kernel-6.12.95+deb12-cloud-amd64", "kernel-6.12.96+deb12-cloud-amd64", "kernel-6.13.1"} {
+		files := []string{"vmlinuz"}
+		for i, name := range wanted {
+			files = append(files, fmt.Sprintf("%02d-%s.ko", i, name))
+		}
+		switch dir {
+		case "kernel-6.12.96+deb12-cloud-amd64": // from before a module was wanted
+			files = files[:len(files)-1]
+		case "kernel-6.13.1": // not complete
+			files = nil
+		}
 		if err := os.MkdirAll(filepath.Join(cache, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		// The newest is not complete.
-		if dir == "kernel-6.13.1" {
-			continue
-		}
-		for _, name := range []string{"vmlinuz", "01-b.ko", "00-a.ko"} {
+		for _, name := range files {
 			if err := os.WriteFile(filepath.Join(cache, dir, name), nil, 0o644); err != nil {
 				t.Fatal(err)
 			}
@@ -30,7 +37,7 @@ func TestTheNewestKernelOfTheCacheIsTaken(t *testing.T) {
 	if !ok || k.Version != "6.12.95+deb12-cloud-amd64" {
 		t.Fatalf("%+v, %v", k, ok)
 	}
-	if len(k.Modules) != 2 || filepath.Base(k.Modules[0]) != "00-a.ko" {
+	if len(k.Modules) != len(wanted) || filepath.Base(k.Modules[0]) != "00-"+wanted[0]+".ko" {
 		t.Errorf("modules %v", k.Modules)
 	}
 }

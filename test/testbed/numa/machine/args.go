@@ -47,6 +47,9 @@ func (l Layout) kernelArgs() string {
 	if len(l.Isolated) > 0 {
 		args += " isolcpus=" + strings.ReplaceAll(strings.Trim(fmt.Sprint(l.Isolated), "[]"), " ", ",")
 	}
+	if l.IOMMU {
+		args += " intel_iommu=on iommu=pt"
+	}
 	return args
 }
 
@@ -94,6 +97,10 @@ func Args(l Layout, b Boot) ([]string, error) {
 		"-append", l.kernelArgs(),
 		"-m", strconv.Itoa(l.Memory()) + "M",
 		"-smp", fmt.Sprintf("%d,sockets=%d,dies=%d,cores=%d,threads=%d", l.CPUCount(), l.Sockets, l.L3PerSocket, l.CoresPerL3, l.ThreadsPerCore),
+	}
+	if l.IOMMU {
+		// Before the devices that are behind it.
+		args = append(args, "-device", "intel-iommu")
 	}
 	args = append(args, l.nodes()...)
 	uplink := []string{fmt.Sprintf("user,id=uplink,ipv6=off,net=%v,host=%v,dhcpstart=%v", b.Link.Prefix, b.Link.Host(), b.Link.Guest())}

@@ -21,6 +21,9 @@ type Layout struct {
 	// over the machine.
 	Sockets, L3PerSocket, CoresPerL3, ThreadsPerCore int
 	Nodes                                            []Node
+	// IOMMU says that the machine has one, so that its functions can be given to vfio
+	// drivers.
+	IOMMU bool
 	// Isolated are CPUs that the guest's scheduler leaves alone (isolcpus).
 	Isolated []int
 	// Distances is the table of the distances between the nodes, as in sysfs.
@@ -71,6 +74,7 @@ func Layouts() []Layout {
 				{L3: []int{5}, Memory: 512, Devices: []Device{{ID: "nvme3", Kind: NVMe}, {ID: "net3", Kind: Network}}},
 				{Memory: 512},
 			},
+			IOMMU:    true,
 			Isolated: []int{18, 19},
 			Distances: [][]int{
 				{10, 12, 21, 21, 17},

@@ -74,7 +74,7 @@ func TestIsolatedCPUsAndHugepagesAreArgumentsOfTheKernel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := values(args(t, l), "-append"); len(got) != 1 || !strings.HasSuffix(got[0], " isolcpus=18,19") {
+	if got := values(args(t, l), "-append"); len(got) != 1 || !strings.Contains(got[0]+" ", " isolcpus=18,19 ") {
 		t.Errorf("arguments of the kernel: %q", got)
 	}
 	if got := values(args(t, l), "-append"); !strings.Contains(got[0], " hugepagesz=2M hugepages=0:32,2:16 ") {
@@ -86,6 +86,23 @@ func TestIsolatedCPUsAndHugepagesAreArgumentsOfTheKernel(t *testing.T) {
 	}
 	if got := values(args(t, l), "-append"); strings.Contains(got[0], "isolcpus") || strings.Contains(got[0], "hugepages") {
 		t.Errorf("without isolated CPUs and huge pages: %q", got)
+	}
+}
+
+func TestAnIOMMUComesBeforeWhatIsBehindItAndIsSwitchedOn(t *testing.T) {
+	l, err := Find(DefaultLayout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := values(args(t, l), "-device"); got[0] != "intel-iommu" {
+		t.Errorf("the first device is %s", got[0])
+	}
+	if got := values(args(t, l), "-append"); !strings.HasSuffix(got[0], " intel_iommu=on iommu=pt") {
+		t.Errorf("arguments of the kernel: %q", got)
+	}
+	l.IOMMU = false
+	if got := strings.Join(args(t, l), " "); strings.Contains(got, "iommu") {
+		t.Errorf("without an IOMMU: %s", got)
 	}
 }
 
