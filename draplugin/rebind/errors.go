@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/topolet/topolet/draplugin/sysfs"
 )
 
 // RefusedError says why a function is not given to a vfio driver. Nothing was written.
@@ -34,34 +36,11 @@ func (e *ModuleError) Error() string {
 }
 
 // WriteError is a write that the kernel answered with an error.
-type WriteError struct {
-	Address, File, Data string
-	Remedy              string
-	Err                 error
-}
-
-func (e *WriteError) Error() string {
-	text := fmt.Sprintf("%s: write %q to /%s: %v", e.Address, strings.TrimSpace(e.Data), e.File, e.Err)
-	if e.Remedy != "" {
-		text += ": " + e.Remedy
-	}
-	return text
-}
-
-func (e *WriteError) Unwrap() error { return e.Err }
+type WriteError = sysfs.WriteError
 
 // StuckError is a write that the kernel has not answered: it waits for a process that has
-// the function open, and cannot be interrupted. Until it has answered, nothing else is
-// written for this function.
-type StuckError struct {
-	Address, File string
-	Since         time.Time
-}
-
-func (e *StuckError) Error() string {
-	return fmt.Sprintf("%s: the kernel has not answered a write to /%s since %s: end the process that has the function open (the kernel's log names it)",
-		e.Address, e.File, e.Since.Format(time.RFC3339))
-}
+// the function open.
+type StuckError = sysfs.StuckError
 
 // WaitError is what has not appeared after a driver was bound.
 type WaitError struct {

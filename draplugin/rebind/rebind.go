@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/topolet/topolet/draplugin/sysfs"
 	"github.com/topolet/topolet/topology"
 	"github.com/topolet/topolet/topology/device"
 )
@@ -27,16 +28,16 @@ const pollInterval = 20 * time.Millisecond
 // but not for the same function: claims exclude each other long before.
 type Rebinder struct {
 	root   fs.FS
-	guard  *guard
+	guard  *sysfs.Guard
 	limits Limits
 }
 
 // New returns a rebinder that reads the machine below a root, as [topology.OpenRoot] opens
 // it, and writes by the writer.
-func New(root fs.FS, w Writer, limits Limits) *Rebinder {
+func New(root fs.FS, w sysfs.Writer, limits Limits) *Rebinder {
 	return &Rebinder{
 		root:   root,
-		guard:  &guard{writer: w, limit: limits.Write, pending: map[string]*StuckError{}},
+		guard:  sysfs.NewGuard(w, limits.Write),
 		limits: limits,
 	}
 }
@@ -204,7 +205,7 @@ func (r *Rebinder) takeBack(ctx context.Context, f function, before Binding, dri
 // Stuck returns the write for a function that the kernel has not answered yet, a
 // [StuckError], or nil. So long, nothing can be done with the function.
 func (r *Rebinder) Stuck(address string) error {
-	stuck := r.guard.stuck(address)
+	stuck := r.guard.Stuck(address)
 	if stuck == nil {
 		return nil
 	}
@@ -228,11 +229,11 @@ func (r *Rebinder) override(ctx context.Context, f function, driver string) erro
 	if driver == "" {
 		driver = "\n" // an empty write does not reach the kernel
 	}
-	return r.guard.write(ctx, f.address, f.dir()+"driver_override", driver)
+	return r.guard.Write(ctx, f.address, f.dir()+"driver_override", driver)
 }
 
 func (r *Rebinder) unbind(ctx context.Context, f function, driver string) error {
-	err := r.guard.write(ctx, f.address, driversDir+driver+"/unbind", f.address)
+	err := r.guard.Write(ctx, f.address, driversDir+driver+"/unbind", f.address)
 	if errors.Is(err, syscall.ENODEV) || errors.Is(err, fs.ErrNotExist) {
 		return nil // it is not bound to it, which is what was wanted
 	}
@@ -241,7 +242,7 @@ func (r *Rebinder) unbind(ctx context.Context, f function, driver string) error 
 
 // bind asks the one driver: drivers_probe would say nothing of a failure.
 func (r *Rebinder) bind(ctx context.Context, f function, driver string) error {
-	err := r.guard.write(ctx, f.address, driversDir+driver+"/bind", f.address)
+	err := r.guard.Write(ctx, f.address, driversDir+driver+"/bind", f.address)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &ModuleError{Address: f.address, Driver: driver}
 	}
@@ -256,7 +257,7 @@ func (r *Rebinder) reset(ctx context.Context, f function) error {
 	if !f.Exists(f.dir() + "reset") {
 		return nil
 	}
-	return r.guard.write(ctx, f.address, f.dir()+"reset", "1")
+	return r.guard.Write(ctx, f.address, f.dir()+"reset", "1")
 }
 
 // wait waits until all is there that follows from a driver being bound.

@@ -85,7 +85,7 @@ func (g *rig) add(address string, id uint16, group int, driver string) devicetes
 	return f
 }
 
-// Write implements [rebind.Writer].
+// Write implements [sysfs.Writer].
 func (g *rig) Write(_ context.Context, name, data string) error {
 	g.mu.Lock()
 	g.writes++

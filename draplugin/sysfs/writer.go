@@ -1,4 +1,4 @@
-package rebind
+package sysfs
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -18,7 +19,8 @@ type Writer interface {
 	Write(ctx context.Context, name, data string) error
 }
 
-// OSWriter writes to the files of PCI functions and their drivers, and to no others.
+// OSWriter writes to the files of PCI functions, of the parts of accelerators (DSA and IAA)
+// and of the drivers of both, and to no others.
 type OSWriter struct{ sys *os.Root }
 
 // OpenWriter returns the writer of a host by its root folder; "/" is this one. Links are
@@ -31,13 +33,16 @@ func OpenWriter(root string) (*OSWriter, error) {
 	return &OSWriter{sys}, nil
 }
 
+// places are below sys.
+var places = []string{"bus/pci/", "bus/dsa/", "devices/"}
+
 // Close ends the use of the folder.
 func (w *OSWriter) Close() error { return w.sys.Close() }
 
 // Write implements [Writer].
 func (w *OSWriter) Write(ctx context.Context, name, data string) error {
 	inside, ok := strings.CutPrefix(name, "sys/")
-	if !ok || !fs.ValidPath(name) || !strings.HasPrefix(inside, "bus/pci/") && !strings.HasPrefix(inside, "devices/") {
+	if !ok || !fs.ValidPath(name) || !slices.ContainsFunc(places, func(dir string) bool { return strings.HasPrefix(inside, dir) }) {
 		return &fs.PathError{Op: "write", Path: name, Err: fs.ErrInvalid}
 	}
 	if err := ctx.Err(); err != nil {

@@ -1,18 +1,15 @@
-package rebind
+package sysfs
 
 import (
 	"context"
-	"errors"
-	"io/fs"
-	"strings"
 	"sync"
-	"syscall"
 	"time"
 )
 
-// guard bounds how long one waits for the kernel. A write that is not over in time goes on
-// in a goroutine of its own; the function is out of bounds until it is.
-type guard struct {
+// Guard bounds how long one waits for the kernel. A write that is not over in time goes on
+// in a goroutine of its own; the function is out of bounds until it is. It is safe for
+// concurrent use.
+type Guard struct {
 	writer Writer
 	limit  time.Duration
 
@@ -21,8 +18,15 @@ type guard struct {
 	pending map[string]*StuckError
 }
 
-// write does not end early when the context does: what the kernel has begun it finishes.
-func (g *guard) write(ctx context.Context, address, file, data string) error {
+// NewGuard returns the guard of a writer, which gives each write so long.
+func NewGuard(w Writer, limit time.Duration) *Guard {
+	return &Guard{writer: w, limit: limit, pending: map[string]*StuckError{}}
+}
+
+// Write writes to a file for a function, by its address. An error is a [*WriteError], or a
+// [*StuckError] if this write or one before it is not answered. It does not end early when
+// the context does: what the kernel has begun it finishes.
+func (g *Guard) Write(ctx context.Context, address, file, data string) error {
 	if err := ctx.Err(); err != nil {
 		return &WriteError{Address: address, File: file, Data: data, Err: err}
 	}
@@ -56,23 +60,9 @@ func (g *guard) write(ctx context.Context, address, file, data string) error {
 	}
 }
 
-// stuck is the write for a function that the kernel has not answered.
-func (g *guard) stuck(address string) *StuckError {
+// Stuck is the write for a function that the kernel has not answered, or nil.
+func (g *Guard) Stuck(address string) *StuckError {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.pending[address]
-}
-
-// remedy is what can be done about a write that failed.
-func remedy(file string, err error) string {
-	isBind := strings.HasSuffix(file, "/bind")
-	switch {
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		return "let topolet write to the host's /sys"
-	case isBind && errors.Is(err, syscall.EBUSY):
-		return "see what else binds drivers on this host"
-	case isBind && errors.Is(err, syscall.ENODEV):
-		return "the driver does not take this function"
-	}
-	return "see the kernel's log"
 }

@@ -1,4 +1,4 @@
-package rebind_test
+package sysfs_test
 
 import (
 	"context"
@@ -10,13 +10,13 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/topolet/topolet/draplugin/rebind"
+	"github.com/topolet/topolet/draplugin/sysfs"
 	"github.com/topolet/topolet/topology/device/devicetest"
 )
 
-func openWriter(t *testing.T, root string) *rebind.OSWriter {
+func openWriter(t *testing.T, root string) *sysfs.OSWriter {
 	t.Helper()
-	w, err := rebind.OpenWriter(root)
+	w, err := sysfs.OpenWriter(root)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,6 +64,8 @@ func TestOnlySettingsOfPCIFunctionsAreWritten(t *testing.T) {
 		"sys/class/net/eth0/mtu":                 fs.ErrInvalid,
 		"sys/bus/pci":                            fs.ErrInvalid,
 		"sys/bus/pcie/x":                         fs.ErrInvalid,
+		"sys/bus/usb/drivers/usb/bind":           fs.ErrInvalid,
+		"sys/bus/dsa/drivers/idxd/bind":          fs.ErrNotExist,
 		"/sys/devices/pci0000:37/value":          fs.ErrInvalid,
 		"sys/devices/../class/net/eth0/mtu":      fs.ErrInvalid,
 		"sys/devices//pci0000:37/value":          fs.ErrInvalid,
@@ -88,7 +90,7 @@ func TestOnlySettingsOfPCIFunctionsAreWritten(t *testing.T) {
 	if content, _ := os.ReadFile(filepath.Join(outside, "file")); string(content) != "before" || len(h.Tree()) != len(before) {
 		t.Error("it writes outside, or makes files")
 	}
-	if _, err := rebind.OpenWriter(outside); err == nil {
+	if _, err := sysfs.OpenWriter(outside); err == nil {
 		t.Error("a host without sysfs is opened")
 	}
 }
