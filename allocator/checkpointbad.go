@@ -142,6 +142,8 @@ func (g Grant) consistent() error {
 			return fmt.Errorf("parts[%d] has CPUs %q for a count of %d, memory of NUMA nodes %v, and no device", j, p.CPUs, p.Count, p.MemoryNodes)
 		case p.RunsOn().IsEmpty() && p.Count > 0 || !p.Idle.IsSubsetOf(p.CPUs):
 			return fmt.Errorf("parts[%d] has CPUs %s, of which %q are idle", j, p.CPUs, p.Idle)
+		case p.Hardware != nil && !p.Hardware.Handover.consistent():
+			return fmt.Errorf("parts[%d] has a function that is handed over with %+v", j, *p.Hardware.Handover)
 		case p.CPUs.Intersects(taken):
 			return fmt.Errorf("parts[%d] has CPUs %s, of which %s are granted twice", j, p.CPUs, p.CPUs.Intersection(taken))
 		}

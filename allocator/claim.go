@@ -57,6 +57,8 @@ type Request struct {
 	Roles []string `json:"roles,omitempty"`
 	// ReadOnly has the kernel refuse to open the device's nodes for writing.
 	ReadOnly bool `json:"readOnly,omitempty"`
+	// ResetOnRelease has a function reset before it is given back to its own driver.
+	ResetOnRelease bool `json:"resetOnRelease,omitempty"`
 	// Admin looks at a device and takes nothing of it from anybody.
 	Admin bool `json:"admin,omitempty"`
 }

@@ -21,6 +21,8 @@ type Hardware struct {
 	Links []device.Link `json:"links,omitempty"`
 	// Interfaces are the network interfaces, by the host's names, that are theirs alone.
 	Interfaces []string `json:"interfaces,omitempty"`
+	// Handover is there for a function that changes its driver for the claim.
+	Handover *Handover `json:"handover,omitempty"`
 }
 
 // Amount is how much a request takes of a capacity of a shared device.
@@ -69,18 +71,28 @@ func hardware(d *device.Device, r Request) *Hardware {
 	h := &Hardware{Family: d.Family, Address: d.Address}
 	if !r.Admin {
 		h.Use, h.Interfaces = d.Use, d.Interfaces
-	}
-	for _, n := range d.Nodes {
-		if n.Role == "" || slices.Contains(r.Roles, n.Role) {
-			h.Nodes = append(h.Nodes, n)
+		if d.Managed {
+			h.Handover = &Handover{}
 		}
 	}
+	h.Nodes = wanted(d.Nodes, r)
 	for _, link := range d.Links {
 		if link.Role == "" || slices.Contains(r.Roles, link.Role) {
 			h.Links = append(h.Links, link)
 		}
 	}
 	return h
+}
+
+// wanted are the nodes that a request gets.
+func wanted(nodes []device.Node, r Request) []device.Node {
+	var list []device.Node
+	for _, n := range nodes {
+		if n.Role == "" || slices.Contains(r.Roles, n.Role) {
+			list = append(list, n)
+		}
+	}
+	return list
 }
 
 // takes returns an error unless the device can be given to the request beside what the
@@ -132,15 +144,17 @@ func amountOf(amounts []Amount, name string) uint64 {
 }
 
 // refreshed is a grant with the nodes that its devices have now: after a boot the kernel
-// may number them in another way. What is not there stays as it was.
+// may number them in another way. What is not there stays as it was, and what changes its
+// driver for the claim has the nodes that it had when it did.
 func (inv *Inventory) refreshed(g Grant) (Grant, bool) {
 	changed := false
 	for i, p := range g.Parts {
 		d, ok := inv.Device(p.Domain)
-		if p.Hardware == nil || !ok {
+		if p.Hardware == nil || !ok || p.Hardware.Handover != nil {
 			continue
 		}
 		now := hardware(d, p.Request)
+		now.Handover = nil // the claim is from before its family was managed
 		if len(now.Interfaces) == 0 {
 			now.Interfaces = p.Hardware.Interfaces // they are with the claim's pod
 		}

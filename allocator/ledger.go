@@ -135,16 +135,22 @@ func (l *Ledger) enter(claim Claim, requests []Request) (g Grant, undo func(), e
 			return Grant{}, nil, err
 		}
 	}
-	l.grants[claim.UID] = g
-	return g, func() {
+	return g, l.put(g), nil
+}
+
+// put makes a grant part of the state and returns what puts back what was there before.
+func (l *Ledger) put(g Grant) (undo func()) {
+	old, known := l.grants[g.UID]
+	l.grants[g.UID] = g
+	return func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if known {
-			l.grants[claim.UID] = old
+			l.grants[g.UID] = old
 		} else {
-			delete(l.grants, claim.UID)
+			delete(l.grants, g.UID)
 		}
-	}, nil
+	}
 }
 
 // assemble chooses what all requests get, or nothing.
@@ -277,18 +283,26 @@ func (l *Ledger) releasable(uid ClaimUID) (Grant, bool, error) {
 	if !known {
 		return g, false, nil
 	}
-	for _, c := range l.containers {
-		if slices.ContainsFunc(c.Claims, func(r Ref) bool { return r.Claim == uid }) {
-			return g, true, &InUseError{Grant: g, Container: c.Container}
-		}
+	if err := l.inUse(g); err != nil {
+		return g, true, err
 	}
 	l.leaving = uid
 	return g, true, nil
 }
 
+// inUse returns an [*InUseError] if a container names the grant's claim.
+func (l *Ledger) inUse(g Grant) error {
+	for _, c := range l.containers {
+		if slices.ContainsFunc(c.Claims, func(r Ref) bool { return r.Claim == g.UID }) {
+			return &InUseError{Grant: g, Container: c.Container}
+		}
+	}
+	return nil
+}
+
 // Admit enters a container that is about to be created and returns what it must
-// be created with. The error is an [*UnknownClaimError], a
-// [*NotReservedError] or an [*OfflineError], and the container is then not entered.
+// be created with. The error is an [*UnknownClaimError], a [*NotReservedError], an
+// [*OfflineError] or a [*NotHandedOverError], and the container is then not entered.
 func (l *Ledger) Admit(c Container) (Placement, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -299,6 +313,11 @@ func (l *Ledger) Admit(c Container) (Placement, error) {
 		g := l.grants[ref.Claim]
 		if offline := l.inventory.offline(g.CPUsOf(ref.Request)); !offline.IsEmpty() {
 			return Placement{}, &OfflineError{Container: c, Grant: g, CPUs: offline}
+		}
+	}
+	for p := range l.parts(&c) {
+		if !p.isHandedOver() {
+			return Placement{}, &NotHandedOverError{Container: c, Device: p.Domain}
 		}
 	}
 	c.Started = false

@@ -110,8 +110,11 @@ func fillHardware(r *allocator.Request, result resourceapi.DeviceRequestAllocati
 	if r.Roles, err = rolesOf(result.Device, config); err != nil {
 		return fmt.Errorf("devices.config[].opaque.parameters for request %q: %w", result.Request, err)
 	}
-	if disk, ok := config.(v1alpha1.NVMeConfig); ok {
-		r.ReadOnly = disk.ReadOnly
+	switch c := config.(type) {
+	case v1alpha1.NVMeConfig:
+		r.ReadOnly = c.ReadOnly
+	case v1alpha1.PCIConfig:
+		r.ResetOnRelease = c.ResetOnRelease
 	}
 	r.Amounts, err = consumedAmounts(result, field)
 	return err

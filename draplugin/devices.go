@@ -11,6 +11,7 @@ import (
 
 	"github.com/topolet/topolet/allocator"
 	"github.com/topolet/topolet/topology"
+	"github.com/topolet/topolet/topology/device"
 )
 
 // Capacities of CPU devices. Claims must ask for them by these names: the
@@ -61,6 +62,10 @@ type Publication struct {
 	// NodeAllocatable has the scheduler count what claims hold as requested by their
 	// pods (feature gate DRANodeAllocatableResources, KEP-5517).
 	NodeAllocatable bool
+
+	// oneFace leaves out the vfio devices of functions that have a kernel device too. The
+	// scheduler cannot tell that they are one where the API server drops counters.
+	oneFace bool
 }
 
 // Devices returns a consumable device for each domain, in the same order and
@@ -96,11 +101,19 @@ func Devices(inv *allocator.Inventory, publication Publication) []resourceapi.De
 	}
 	uses := hardwareCountersOf(inv.Devices)
 	for i := range inv.Devices {
-		if d := &inv.Devices[i]; uses.fits(d) {
+		if d := &inv.Devices[i]; uses.fits(d) && (!publication.oneFace || !isSecondFace(d, inv)) {
 			devices = append(devices, hardwareDevice(d, uses))
 		}
 	}
 	return devices
+}
+
+// isSecondFace reports whether a device is for handing a function over that can be used
+// through its own driver as well.
+func isSecondFace(d *device.Device, inv *allocator.Inventory) bool {
+	return d.Managed && slices.ContainsFunc(inv.Devices, func(other device.Device) bool {
+		return other.Personality == device.Kernel && other.Address == d.Address
+	})
 }
 
 // counting has the scheduler count what is consumed of a capacity as the node's

@@ -18,6 +18,9 @@ const (
 	gateNodeAllocatable = "DRANodeAllocatableResources"
 )
 
+// gateCounters is the feature gate without which devices do not exclude each other.
+const gateCounters = "DRAPartitionableDevices"
+
 // dropped is what the API server has dropped of the published devices, because
 // feature gates are off.
 type dropped struct {
@@ -54,6 +57,7 @@ func (p *Plugin) handleDropped(ctx context.Context, err *resourceslice.DroppedFi
 	if fresh := p.dropped.add(needed); len(fresh) > 0 {
 		p.warnDropped(ctx, err, "so claims for CPUs cannot be allocated: switch on the feature gates "+
 			strings.Join(fresh, " ")+" in kube-apiserver, kube-scheduler and kubelet")
+		p.Refresh() // without counters less is published
 	}
 	for gate, remedy := range map[string]string{
 		gateLists:           "set listAttributes to false",

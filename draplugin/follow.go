@@ -107,7 +107,9 @@ func withhold(device *resourceapi.Device, d *allocator.Domain, lost topology.CPU
 // within the API's limits.
 func (p *Plugin) resources(conflicts []allocator.Conflict) resourceslice.DriverResources {
 	inv := p.ledger.Inventory()
-	devices, grants, found := Devices(inv, p.opts.Publication), p.ledger.Grants(), p.findings(conflicts)
+	publication := p.opts.Publication
+	publication.oneFace = p.dropped.has(gateCounters)
+	devices, grants, found := Devices(inv, publication), p.ledger.Grants(), p.findings(conflicts)
 	limit := resourceapi.ResourceSliceMaxDevices
 	for i := range devices {
 		if d, ok := inv.Domain(devices[i].Name); ok {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -18,6 +19,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/topolet/topolet/allocator"
+	"github.com/topolet/topolet/draplugin/rebind"
 )
 
 // Options say where the driver finds its surroundings, all of which are required, and
@@ -35,6 +37,13 @@ type Options struct {
 	// Hook is the program of package devlinks, by its path on the host; without one
 	// containers have no links to devices.
 	Hook string
+
+	// Root is the machine's, as [topology.OpenRoot] opens it, and Rebinder changes drivers
+	// there.
+	Root     fs.FS
+	Rebinder *rebind.Rebinder
+	// Look has the ledger know the devices as they are at the call.
+	Look func(context.Context)
 
 	Publication Publication
 }
@@ -104,10 +113,11 @@ func New(opts Options, ledger *allocator.Ledger, runtime Runtime, notifier Notif
 	}, nil
 }
 
-// Run rewrites the CDI specs of all grants, registers with the kubelet,
-// publishes the devices and serves until the context ends. The ledger must be
-// restored and the runtime synchronised before.
+// Run ends what an earlier process has begun, rewrites the CDI specs of all grants,
+// registers with the kubelet, publishes the devices and serves until the context ends.
+// The ledger must be restored and the runtime synchronised before.
 func (p *Plugin) Run(ctx context.Context) error {
+	p.resume(ctx)
 	if err := p.cdi.reset(p.ledger.Grants()); err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ import (
 )
 
 // PrepareResourceClaims implements [kubeletplugin.DRAPlugin]: it grants CPUs to
-// each claim and writes its CDI spec.
+// each claim, gives its functions to their drivers for vfio and writes its CDI spec.
 //
 // The kubelet calls it before it creates a pod's containers, again after its own
 // restart, and again whenever a pod that uses the claim is retried; not after
@@ -46,6 +46,9 @@ func (p *Plugin) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) 
 		return kubeletplugin.PrepareResult{Err: fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)}
 	}
 	crashpoint.Reached(crashpoint.Granted)
+	if grant, err = p.handOver(ctx, grant); err != nil {
+		return kubeletplugin.PrepareResult{Err: fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)}
+	}
 	if err := p.cdi.write(grant); err != nil {
 		return kubeletplugin.PrepareResult{Err: err}
 	}
@@ -126,20 +129,21 @@ func (p *Plugin) unprepare(ctx context.Context, claim kubeletplugin.NamespacedOb
 	defer p.metrics.observe("unprepare", &err)()
 	uid := allocator.ClaimUID(claim.UID)
 	defer p.claims.lock(uid)()
-	if err := p.release(uid); err != nil {
-		return err
+	if err := p.release(ctx, uid); err != nil {
+		return fmt.Errorf("claim %s: %w", claim, err)
 	}
 	klog.FromContext(ctx).Info("Released claim", "claim", claim.String(), "uid", claim.UID)
 	return nil
 }
 
-// release takes the claim's CPUs back, and then its CDI spec: one that a crash leaves
-// names a claim without a grant, which no container gets in with.
-func (p *Plugin) release(uid allocator.ClaimUID) error {
-	err := p.ledger.Release(uid)
+// release gives the claim's functions back to their drivers, takes its CPUs back, and then
+// its CDI spec: one that a crash leaves names a claim without a grant, which no container
+// gets in with.
+func (p *Plugin) release(ctx context.Context, uid allocator.ClaimUID) error {
+	err := p.takeBack(ctx, uid)
 	if _, inUse := errors.AsType[*allocator.InUseError](err); inUse {
 		p.runtime.ForgetStopped(uid)
-		err = p.ledger.Release(uid)
+		err = p.takeBack(ctx, uid)
 	}
 	if err != nil {
 		return err
@@ -150,4 +154,12 @@ func (p *Plugin) release(uid allocator.ClaimUID) error {
 	}
 	crashpoint.Reached(crashpoint.SpecRemoved)
 	return nil
+}
+
+// takeBack takes back what the claim holds, if no container uses it.
+func (p *Plugin) takeBack(ctx context.Context, uid allocator.ClaimUID) error {
+	if err := p.giveBack(ctx, uid); err != nil {
+		return err
+	}
+	return p.ledger.Release(uid)
 }

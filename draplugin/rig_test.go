@@ -89,12 +89,21 @@ func (n *notes) all() []string {
 type store struct {
 	allocator.FileStore
 	fail bool
+	// next, if there is one, is asked before each change.
+	next  func() error
+	saves int
 }
 
 func (s *store) Save(grants []allocator.Grant) error {
 	if s.fail {
 		return errors.New("no space left on device")
 	}
+	if s.next != nil {
+		if err := s.next(); err != nil {
+			return err
+		}
+	}
+	s.saves++
 	return s.FileStore.Save(grants)
 }
 
@@ -108,6 +117,8 @@ type rig struct {
 	store    *store
 	cdiDir   string
 	released int
+	// more completes the options of each new driver.
+	more func(*Options)
 }
 
 // twoNodes is a machine of eight cores with two threads each: cores 0 to 3 on
@@ -146,8 +157,11 @@ func (r *rig) start(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Plugin, err = New(Options{NodeName: nodeName, CDIDir: r.cdiDir}, ledger,
-		r.side, r.notes, func() { r.released++ })
+	options := Options{NodeName: nodeName, CDIDir: r.cdiDir}
+	if r.more != nil {
+		r.more(&options)
+	}
+	r.Plugin, err = New(options, ledger, r.side, r.notes, func() { r.released++ })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -117,7 +117,7 @@ func (s *stale) consider(ctx context.Context, g allocator.Grant) (released bool,
 	if err := p.runtime.Ready(); err != nil {
 		return false, err
 	}
-	if err := p.release(g.UID); err != nil {
+	if err := p.release(ctx, g.UID); err != nil {
 		return false, err
 	}
 	delete(s.since, g.UID)

@@ -21,6 +21,13 @@ const (
 	CheckpointSynced Point = "checkpoint-synced"
 	// Granted: the grant is stored, and there is no CDI spec.
 	Granted Point = "granted"
+	// HandoverStored: what is needed to give a function back is stored, and nothing was
+	// written to the kernel yet.
+	HandoverStored Point = "handover-stored"
+	// HandedOver: a function is at its vfio driver, and the ledger does not know.
+	HandedOver Point = "handed-over"
+	// GivenBack: a function is at its own driver again, and the ledger does not know.
+	GivenBack Point = "given-back"
 	// SpecWritten: there is a CDI spec, and the kubelet has no answer.
 	SpecWritten Point = "spec-written"
 	// Admitted: a container has its CPUs, and the runtime has no answer.
@@ -41,7 +48,8 @@ const (
 // All returns every point.
 func All() []Point {
 	return []Point{
-		CheckpointWritten, CheckpointRenamed, CheckpointSynced, Granted, SpecWritten,
+		CheckpointWritten, CheckpointRenamed, CheckpointSynced, Granted,
+		HandoverStored, HandedOver, GivenBack, SpecWritten,
 		Admitted, PartitionPrepared, PartitionMade, Verified, ReleaseStored, SpecRemoved,
 	}
 }

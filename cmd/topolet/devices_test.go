@@ -23,14 +23,14 @@ func TestDevicesAreLookedAtAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close() //nolint:errcheck // only read
-	w := newDeviceWatch(root, []device.Family{npu.Family{}})
+	w := newDeviceWatch(root, []device.Family{npu.Family{}}, nil)
 	look := func(wantChange bool, want ...device.Taint) {
 		t.Helper()
 		m, err := topology.Discover(root)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if changed := w.look(t.Context(), m); changed != wantChange {
+		if changed := w.look(t.Context(), m, func() []allocator.Grant { return nil }); changed != wantChange {
 			t.Errorf("changed: %t, want %t", changed, wantChange)
 		}
 		if len(w.devices) != 1 || len(w.devices[0].Taints) != len(want) || len(want) > 0 && w.devices[0].Taints[0] != want[0] {
@@ -63,7 +63,7 @@ func TestEveryFamilyOfTheConfigurationExists(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	families := familiesOf(config)
+	families := familiesOf(config, nil)
 	var got []string
 	for _, f := range families {
 		got = append(got, f.Name())
@@ -75,16 +75,22 @@ func TestEveryFamilyOfTheConfigurationExists(t *testing.T) {
 }
 
 func TestACardWhoseInterfaceIsWithItsClaimIsNotBroken(t *testing.T) {
-	away := device.Device{Name: "nic-0", Family: "nic", Taints: []device.Taint{{Reason: device.DriverLost, Value: "no-interface"}}}
+	use := device.Use{Owner: "0000:17:00.0"}
+	away := device.Device{Name: "nic-0", Family: "nic", Personality: device.Kernel, Use: use, Taints: []device.Taint{{Reason: device.DriverLost, Value: "no-interface"}}}
+	twin := away
+	twin.Name, twin.Personality = "nic-0-vfio", device.VFIO
 	grants := []allocator.Grant{{Parts: []allocator.Part{{
-		Request: allocator.Request{Domain: "nic-0"}, Hardware: &allocator.Hardware{Family: "nic", Interfaces: []string{"eth1"}},
+		Request: allocator.Request{Domain: "nic-0"}, Hardware: &allocator.Hardware{Family: "nic", Use: use, Interfaces: []string{"eth1"}},
 	}}}}
-	if seen := atHome([]device.Device{away}, nil); len(seen[0].Taints) != 1 {
+	if seen := atHome([]device.Device{away, twin}, nil); len(seen[0].Taints) != 1 || len(seen[1].Taints) != 1 {
 		t.Error("a card that nobody has is not tainted")
 	}
-	seen := atHome([]device.Device{away}, grants)
+	seen := atHome([]device.Device{away, twin}, grants)
 	if len(seen[0].Taints) != 0 || !slices.Equal(seen[0].Interfaces, []string{"eth1"}) {
 		t.Errorf("the claim's card is %+v", seen[0])
+	}
+	if len(seen[1].Taints) != 0 || len(seen[1].Interfaces) != 0 {
+		t.Errorf("the claim's card to be handed over is %+v", seen[1])
 	}
 	if len(away.Taints) != 1 {
 		t.Error("the picture itself was changed")

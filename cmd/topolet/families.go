@@ -19,14 +19,15 @@ import (
 	"github.com/topolet/topolet/topology/device/sgx"
 )
 
-// familiesOf are the families that the configuration names, with its options.
-func familiesOf(config v1alpha1.Configuration) []device.Family {
+// familiesOf are the families that the configuration names, with its options. vfioDriver is
+// as of [device.Managed].
+func familiesOf(config v1alpha1.Configuration, vfioDriver func(address string) (string, error)) []device.Family {
 	var families []device.Family
 	for _, f := range config.Devices {
 		shares := uint64(max(f.Shares, 0))
 		dsa, iaa := idxd.DSA, idxd.IAA
 		dsa.Shares, iaa.Shares = shares, shares
-		families = append(families, map[string]device.Family{
+		family := map[string]device.Family{
 			"gpu":   gpu.Family{Shares: shares},
 			"gaudi": gaudi.Family{},
 			"qat":   qat.Family{},
@@ -38,8 +39,13 @@ func familiesOf(config v1alpha1.Configuration) []device.Family {
 			"npu":   npu.Family{Shares: shares},
 			"nic":   nic.Family{},
 			"nvme":  nvme.Family{},
-			"pci":   pciselect.Family{Entries: f.Entries},
-		}[f.Family])
+			"pci":   pciselect.Family{Entries: f.Entries, Managed: f.ManageBinding},
+		}[f.Family]
+		if f.ManageBinding {
+			// The entries of pci say which functions are handed over.
+			family = device.Managed{Family: family, Driver: vfioDriver, Twins: f.Family != "pci"}
+		}
+		families = append(families, family)
 	}
 	// What another family knows is not for the entries of pci.
 	slices.SortStableFunc(families, func(a, b device.Family) int {
@@ -49,7 +55,7 @@ func familiesOf(config v1alpha1.Configuration) []device.Family {
 }
 
 func isSelector(f device.Family) int {
-	if _, ok := f.(pciselect.Family); ok {
+	if f.Name() == "pci" {
 		return 1
 	}
 	return 0

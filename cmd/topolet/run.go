@@ -20,10 +20,12 @@ import (
 	"github.com/topolet/topolet/allocator"
 	"github.com/topolet/topolet/allocator/crashpoint"
 	"github.com/topolet/topolet/draplugin"
+	"github.com/topolet/topolet/draplugin/profile"
+	"github.com/topolet/topolet/draplugin/rebind"
+	"github.com/topolet/topolet/draplugin/sysfs"
 	"github.com/topolet/topolet/draplugin/v1alpha1"
 	"github.com/topolet/topolet/nriplugin"
 	"github.com/topolet/topolet/topology"
-	"github.com/topolet/topolet/topology/device"
 )
 
 // runOptions are the flags of `topolet run`.
@@ -124,8 +126,13 @@ func run(ctx context.Context, opts runOptions) error {
 		return err
 	}
 
-	devices := newDeviceWatch(host, familiesOf(config))
-	devices.look(ctx, watch.machine)
+	writer, err := sysfs.OpenWriter(opts.root)
+	if err != nil {
+		return err
+	}
+	defer writer.Close() //nolint:errcheck // nothing is kept back
+	rebinder := rebind.New(host, writer, rebindLimits)
+	devices := newDeviceWatch(host, familiesOf(config, rebinder.Driver), rebinder.Stuck)
 	policy, err := policyOf(watch.machine, config)
 	if err != nil {
 		return err
@@ -179,7 +186,12 @@ func run(ctx context.Context, opts runOptions) error {
 	}
 	logger.Info("Restored the ledger", "grants", len(grants), "onlineCPUs", watch.machine.Online.String(), "reservedCPUs", policy.ReservedCPUs.String())
 
-	ledger.ReplaceDevices(atHome(devices.devices, grants))
+	devices.tell(ctx, ledger)
+	look := func(ctx context.Context) {
+		if devices.tell(ctx, ledger) {
+			dra.Refresh()
+		}
+	}
 
 	books := &accounts{mode: config.CPURequests, notes: notes}
 	runtime := nriplugin.New(opts.nriSocket, ledger, host, books, kernel)
@@ -190,6 +202,9 @@ func run(ctx context.Context, opts runOptions) error {
 		RegistryDir: opts.registryDir,
 		CDIDir:      opts.cdiDir,
 		Hook:        filepath.Join(opts.stateDir, hookName),
+		Root:        host,
+		Rebinder:    rebinder,
+		Look:        look,
 		Publication: draplugin.Publication{Lists: config.ListAttributes, NodeAllocatable: config.NodeAllocatable},
 	}, ledger, runtime, notes, runtime.Push)
 	if err != nil {
@@ -217,6 +232,13 @@ func run(ctx context.Context, opts runOptions) error {
 	case <-runtime.Synchronized():
 	}
 	guard.StandInFor(runtime)
+	// What claims and containers have is known, and nothing is published yet.
+	profiles, err := newProfiles(ctx, opts.stateDir, host, writer, ledger, devices, profile.Of(config))
+	if err != nil {
+		return err
+	}
+	profiles.apply(ctx)
+	devices.tell(ctx, ledger)
 	defer background(ctx, func(ctx context.Context) { runtime.FollowDrift(ctx, drifts{notes}) })()
 	defer background(ctx, func(ctx context.Context) {
 		watch.run(ctx, watchInterval, func(m *topology.Machine) error {
@@ -230,9 +252,11 @@ func run(ctx context.Context, opts runOptions) error {
 		})
 	})()
 	defer background(ctx, func(ctx context.Context) {
-		devices.run(ctx, deviceInterval, func() *topology.Machine { return ledger.Inventory().Machine }, func(now []device.Device) {
-			ledger.ReplaceDevices(atHome(now, ledger.Grants()))
-			dra.Refresh()
+		devices.run(ctx, deviceInterval, func(ctx context.Context) {
+			if profiles.apply(ctx) {
+				dra.Refresh()
+			}
+			look(ctx)
 		})
 	})()
 	if len(config.Devices) > 0 {

@@ -47,6 +47,9 @@ type PCIConfig struct {
 	Type `json:",inline"`
 	// VFIOInterface is how. The default is Auto.
 	VFIOInterface VFIOInterface `json:"vfioInterface,omitempty"`
+	// ResetOnRelease has the function reset, where it can be, before its own driver gets
+	// it back from vfio (manageBinding).
+	ResetOnRelease bool `json:"resetOnRelease,omitempty"`
 }
 
 // GPUConfig is for graphics cards.
@@ -133,7 +136,7 @@ func (NVMeConfig) Families() []string { return []string{"nvme"} }
 // deviceKinds read the JSON of each kind.
 var deviceKinds = map[string]func(raw []byte) (DeviceConfig, error){
 	"PCIConfig": func(raw []byte) (DeviceConfig, error) {
-		return decodeDevice(raw, "vfioInterface (a string)", func(c *PCIConfig) error {
+		return decodeDevice(raw, "vfioInterface (a string), resetOnRelease (true or false)", func(c *PCIConfig) error {
 			return choose(&c.VFIOInterface, c.Kind, "vfioInterface", AutoInterface, GroupInterface, CdevInterface)
 		})
 	},
@@ -195,11 +198,13 @@ func decodeDevice[C DeviceConfig](raw []byte, fields string, complete func(*C) e
 // DefaultDeviceConfig is what holds without any parameters.
 func DefaultDeviceConfig() DeviceConfig { return nil }
 
-// families are those that can be published, and those of them of which a device can be
-// shared.
+// families are those that can be published, and some of them those that have an option.
 var (
 	families  = []string{"gpu", "gaudi", "qat", "dsa", "iaa", "dlb", "fpga", "sgx", "npu", "nic", "nvme", "pci"}
 	shareable = []string{"gpu", "npu", "dsa", "iaa"}
+	// manageable are those whose functions may change their drivers. The others have none
+	// for vfio; and to give a work queue accelerator back its queues had to be made anew.
+	manageable = []string{"gpu", "gaudi", "qat", "npu", "nic", "nvme", "pci"}
 )
 
 // maxShares bounds what a device is divided into; more claims do not fit on a node.
@@ -221,11 +226,21 @@ func checkFamilies(list []DeviceFamily, kind string) error {
 			return &FieldError{kind, field("shares"), fmt.Sprint(f.Shares), "leave it out: only devices of " + strings.Join(shareable, ", ") + " can be shared"}
 		case f.Tenants < 0 || f.Tenants > 0 && f.Family != "sgx":
 			return &FieldError{kind, field("tenants"), fmt.Sprint(f.Tenants), "leave it out, or give a number for family sgx"}
+		case f.ManageBinding && !slices.Contains(manageable, f.Family):
+			return &FieldError{kind, field("manageBinding"), "true", "leave it out: only functions of " + strings.Join(manageable, ", ") + " can be given to vfio and back"}
 		case (len(f.Entries) > 0) != (f.Family == "pci"):
 			return &FieldError{kind, field("entries"), fmt.Sprintf("%d entries", len(f.Entries)), "family pci needs some, the others have none"}
 		}
 		if err := (pciselect.Family{Entries: f.Entries}).Validate(); err != nil {
 			return fmt.Errorf("%s field devices[%d]: %s", kind, i, oneLine(err))
+		}
+		for j, e := range f.Entries {
+			if f.ManageBinding && e.Match.Driver != "" {
+				return &FieldError{kind, field(fmt.Sprintf("entries[%d].match.driver", j)), e.Match.Driver, "match something else: with manageBinding the driver changes"}
+			}
+		}
+		if err := checkProfiles(f.Family, f.Profiles, kind, fmt.Sprintf("devices[%d]", i)); err != nil {
+			return err
 		}
 		seen[f.Family] = true
 	}

@@ -14,8 +14,9 @@ const version = `"apiVersion":"topolet.dev/v1alpha1"`
 func TestDecodeDeviceConfig(t *testing.T) {
 	typed := func(kind string) Type { return Type{APIVersion, kind} }
 	for raw, want := range map[string]DeviceConfig{
-		`{` + version + `,"kind":"PCIConfig"}`:                         PCIConfig{typed("PCIConfig"), AutoInterface},
-		`{` + version + `,"kind":"PCIConfig","vfioInterface":"Cdev"}`:  PCIConfig{typed("PCIConfig"), CdevInterface},
+		`{` + version + `,"kind":"PCIConfig"}`:                         PCIConfig{typed("PCIConfig"), AutoInterface, false},
+		`{` + version + `,"kind":"PCIConfig","vfioInterface":"Cdev"}`:  PCIConfig{typed("PCIConfig"), CdevInterface, false},
+		`{` + version + `,"kind":"PCIConfig","resetOnRelease":true}`:   PCIConfig{typed("PCIConfig"), AutoInterface, true},
 		`{` + version + `,"kind":"GPUConfig"}`:                         GPUConfig{typed("GPUConfig"), All, Granted},
 		`{` + version + `,"kind":"GPUConfig","accessMode":"Render"}`:   GPUConfig{typed("GPUConfig"), Render, Granted},
 		`{` + version + `,"kind":"GPUConfig","byPath":"None"}`:         GPUConfig{typed("GPUConfig"), All, NoLinks},
@@ -63,13 +64,17 @@ func TestDevicesOfTheConfiguration(t *testing.T) {
 		t.Errorf("devices -want +got:\n%s", diff)
 	}
 	for text, said := range map[string]string{
-		"[{family: tpu}]":                         `devices[0].family: "tpu" is not valid: use one of gpu, gaudi, `,
-		"[{family: gpu}, {family: gpu}]":          `devices[1].family: "gpu" is not valid: name each family once`,
-		"[{family: nvme, shares: 2}]":             `devices[0].shares: "2" is not valid: leave it out`,
-		"[{family: gpu, shares: -1}]":             `devices[0].shares: "-1" is not valid: use a number from 1 to 1024`,
-		"[{family: gpu, shares: 1025}]":           `devices[0].shares`,
-		"[{family: gpu, tenants: 1}]":             `devices[0].tenants: "1" is not valid`,
-		"[{family: gpu, sharing: 1}]":             `unknown field "devices[0].sharing"`,
+		"[{family: tpu}]":                            `devices[0].family: "tpu" is not valid: use one of gpu, gaudi, `,
+		"[{family: gpu}, {family: gpu}]":             `devices[1].family: "gpu" is not valid: name each family once`,
+		"[{family: nvme, shares: 2}]":                `devices[0].shares: "2" is not valid: leave it out`,
+		"[{family: gpu, shares: -1}]":                `devices[0].shares: "-1" is not valid: use a number from 1 to 1024`,
+		"[{family: gpu, shares: 1025}]":              `devices[0].shares`,
+		"[{family: gpu, tenants: 1}]":                `devices[0].tenants: "1" is not valid`,
+		"[{family: gpu, sharing: 1}]":                `unknown field "devices[0].sharing"`,
+		"[{family: sgx, manageBinding: true}]":       `devices[0].manageBinding: "true" is not valid: leave it out: only functions of gpu, `,
+		"[{family: dsa, manageBinding: true}]":       `devices[0].manageBinding`,
+		"[{family: gpu, manageBinding: yes-please}]": `cannot be read`,
+		"[{family: pci, manageBinding: true, entries: [{name: foo, match: {driver: foo}, expose: vfio}]}]": `devices[0].entries[0].match.driver: "foo" is not valid: match something else`,
 		"[{family: pci}]":                         `devices[0].entries: "0 entries" is not valid: family pci needs some`,
 		"[{family: gpu, entries: [{name: foo}]}]": `devices[0].entries`,
 		"[{family: pci, entries: [{name: foo, match: {vendor: x}, expose: chardev}]}]": `vendor`,

@@ -156,8 +156,15 @@ type DeviceFamily struct {
 	// Tenants is how many claims share the enclave memory of a NUMA node (sgx). The
 	// default is any number.
 	Tenants int `json:"tenants,omitempty"`
+	// ManageBinding gives functions to a vfio driver when a claim asks for that
+	// personality, and back to their own driver when it is done: both personalities are
+	// published. Without it, what is bound to vfio is left to others. The default is false.
+	ManageBinding bool `json:"manageBinding,omitempty"`
 	// Entries select the functions of family pci, which no other family knows.
 	Entries []pciselect.Entry `json:"entries,omitempty"`
+	// Profiles say how functions of the family are to be set up. Without any, topolet
+	// changes no settings of devices. No function may match two of them.
+	Profiles []Profile `json:"profiles,omitempty"`
 }
 
 // CPURequests is what happens to a pod that requests too few CPUs.

@@ -47,6 +47,9 @@ type Device struct {
 	Use Use
 	// Taints are reasons not to give the device away, ordered by reason.
 	Taints []Taint
+	// Managed says that the function is given to the driver when a claim gets the device,
+	// and taken back when the claim is done: until then there are no nodes. See [Managed].
+	Managed bool
 	// Nodes are the device nodes by which it is used, ordered by path.
 	Nodes []Node
 	// Links are symbolic links in /dev that lead to nodes, ordered by path.
@@ -238,9 +241,9 @@ func (d *Device) Set(name string, value Value) {
 	d.Attributes[name] = value
 }
 
-// compare puts what the scheduler shall take first in front: parts before wholes,
+// Compare puts what the scheduler shall take first in front: parts before wholes,
 // kernel before vfio, monitors last.
-func compare(a, b Device) int {
+func Compare(a, b Device) int {
 	return cmp.Or(
 		cmp.Compare(order(a.Personality), order(b.Personality)),
 		cmp.Compare(a.Family, b.Family),

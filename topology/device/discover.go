@@ -47,7 +47,7 @@ func Discover(h *Host, families ...Family) (devices []Device, problems []error) 
 			devices = append(devices, d)
 		}
 	}
-	slices.SortFunc(devices, compare)
+	slices.SortFunc(devices, Compare)
 	return devices, problems
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,9 +23,21 @@ type Host struct {
 	indexes map[topology.PCIAddress]map[string]int
 }
 
-// NewHost returns the host of a machine that was discovered from the same root.
+// NewHost returns the host of a machine that was discovered from the same root. Which
+// drivers are bound is read again: functions change them, where they stay what they are.
 func NewHost(root fs.FS, m *topology.Machine) *Host {
-	return &Host{Files: topology.NewFiles(root), Machine: m, indexes: map[topology.PCIAddress]map[string]int{}}
+	h := &Host{Files: topology.NewFiles(root), indexes: map[topology.PCIAddress]map[string]int{}}
+	machine := *m
+	machine.PCI.Functions = slices.Clone(m.PCI.Functions)
+	for i := range machine.PCI.Functions {
+		f := &machine.PCI.Functions[i]
+		f.Driver = ""
+		if target, ok := h.Link(Dir(*f) + "driver"); ok {
+			f.Driver = path.Base(target)
+		}
+	}
+	h.Machine = &machine
+	return h
 }
 
 // Functions returns the PCI functions that match, in ascending order of addresses.

@@ -29,11 +29,9 @@ func (h *Host) VFIO(family string, f topology.PCIFunction) (d Device, ok bool) {
 	}
 	d = h.Of(family, f, VFIO)
 	if f.IOMMUGroup != topology.None {
-		d.Set("iommuGroup", Number(int64(f.IOMMUGroup)))
-		group := "sys/kernel/iommu_groups/" + strconv.Itoa(f.IOMMUGroup)
-		d.Set("iommuGroupSize", Number(int64(len(h.Entries(group+"/devices")))))
+		d.setGroup(h, f)
 		name := strconv.Itoa(f.IOMMUGroup)
-		if kind, _ := h.Read(group + "/name"); kind == "vfio-noiommu" {
+		if kind, _ := h.Read(groupDir(f) + "/name"); kind == "vfio-noiommu" {
 			name = "noiommu-" + name
 		}
 		d.add(h, VFIOGroup, "sys/class/vfio/"+name, "sys/class/misc/vfio")
@@ -42,6 +40,16 @@ func (h *Host) VFIO(family string, f topology.PCIFunction) (d Device, ok bool) {
 		d.add(h, VFIOCdev, strings.TrimSuffix(Dir(f), "/")+"/vfio-dev/"+name, "sys/class/misc/iommu")
 	}
 	return d, true
+}
+
+func groupDir(f topology.PCIFunction) string {
+	return "sys/kernel/iommu_groups/" + strconv.Itoa(f.IOMMUGroup)
+}
+
+// setGroup sets the attributes of what can only be handed over together.
+func (d *Device) setGroup(h *Host, f topology.PCIFunction) {
+	d.Set("iommuGroup", Number(int64(f.IOMMUGroup)))
+	d.Set("iommuGroupSize", Number(int64(len(h.Entries(groupDir(f)+"/devices")))))
 }
 
 // add adds the nodes of directories of classes, all or none.

@@ -129,6 +129,29 @@ func TestTheKernelsTierCostsACapability(t *testing.T) {
 	}
 }
 
+// Settings of devices are writable where the configuration has topolet change some, and the
+// rest of sysfs nowhere.
+func TestDevicesAreWritableWhereTheyAreChanged(t *testing.T) {
+	for devices, want := range map[string]string{
+		`[]`:                 "",
+		`[{"family":"gpu"}]`: "",
+		`[{"family":"gpu"},{"family":"nic","manageBinding":true}]`:                      "/host/sys/bus /host/sys/devices",
+		`[{"family":"gpu","profiles":[{"virtualFunctions":2}]}]`:                        "/host/sys/bus /host/sys/devices",
+		`[{"family":"gpu","manageBinding":true},{"family":"nic","manageBinding":true}]`: "/host/sys/bus /host/sys/devices",
+	} {
+		pod := only[*appsv1.DaemonSet](t, render(t, "--set-json", "config.devices="+devices)).Spec.Template.Spec
+		var writable []string
+		for _, m := range pod.Containers[0].VolumeMounts {
+			if strings.HasPrefix(m.MountPath, "/host/") && m.MountPath != "/host/sys/fs/cgroup" && !m.ReadOnly {
+				writable = append(writable, m.MountPath)
+			}
+		}
+		if got := strings.Join(writable, " "); got != want {
+			t.Errorf("%s: writable are %q, want %q", devices, got, want)
+		}
+	}
+}
+
 // The default of Go's runtime is the number of the machine's CPUs.
 func TestTheDaemonKeepsNoMemoryForEveryCPU(t *testing.T) {
 	main := only[*appsv1.DaemonSet](t, render(t)).Spec.Template.Spec.Containers[0]
@@ -157,7 +180,7 @@ func TestPaths(t *testing.T) {
 		mounted[m.Name] = m.MountPath
 	}
 	for _, v := range pod.Volumes {
-		if v.HostPath == nil || v.Name == "sys" || v.Name == "cgroup" {
+		if v.HostPath == nil || v.Name == "cgroup" || v.Name == "sys" || strings.HasPrefix(v.Name, "sys-") {
 			continue
 		}
 		if mounted[v.Name] != v.HostPath.Path {

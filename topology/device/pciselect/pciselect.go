@@ -24,6 +24,9 @@ const name = "pci"
 // no devices.
 type Family struct {
 	Entries []Entry
+	// Managed publishes what is to be handed over also while it is not bound to a vfio
+	// driver. It lacks one then, see [device.Managed].
+	Managed bool
 }
 
 // Entry selects functions.
@@ -87,7 +90,7 @@ func (family Family) Discover(h *device.Host, problem func(error)) []device.Devi
 		if !ok {
 			continue
 		}
-		d, err := entry.publish(h, hardware, f)
+		d, err := entry.publish(h, hardware, f, family.Managed)
 		if err != nil {
 			problem(fmt.Errorf("entry %s does not get %s: %w", entry.Name, f.Address, err))
 			continue
@@ -112,7 +115,7 @@ func choose(entries []matcher, f topology.PCIFunction, problem func(error)) (cho
 }
 
 // publish returns the device of a function, or why there is none.
-func (e Entry) publish(h *device.Host, hardware *inuse.Hardware, f topology.PCIFunction) (device.Device, error) {
+func (e Entry) publish(h *device.Host, hardware *inuse.Hardware, f topology.PCIFunction, managed bool) (device.Device, error) {
 	if f.Kind != topology.PCIEndpoint {
 		return device.Device{}, fmt.Errorf("it is a bridge (%s)", f.Kind)
 	}
@@ -123,8 +126,12 @@ func (e Entry) publish(h *device.Host, hardware *inuse.Hardware, f topology.PCIF
 		return device.Device{}, fmt.Errorf("the host uses it: %s", use)
 	}
 	handover, bound := h.VFIO(name, f)
+	if managed && !bound {
+		handover = h.Of(name, f, device.VFIO)
+		handover.Taint(device.DriverLost, "")
+	}
 	switch {
-	case e.Expose == VFIO && !bound:
+	case e.Expose == VFIO && !bound && !managed:
 		return device.Device{}, fmt.Errorf("it is not bound to a vfio driver")
 	case e.Expose == VFIO:
 		handover.Set("selector", device.Text(e.Name))

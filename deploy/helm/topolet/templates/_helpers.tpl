@@ -19,6 +19,11 @@ kind: Configuration
 {{- end }}
 {{- end }}
 
+{{/* Whether the daemon changes settings of devices: "true" once or more, or empty. */}}
+{{- define "topolet.writesDevices" -}}
+{{- range .Values.config.devices }}{{ if or .manageBinding (hasKey . "profiles") }}true{{ end }}{{ end }}
+{{- end }}
+
 {{/* CEL: what kind of capacity the driver publishes, beside huge pages, whose name ends in
 their size. The admission policy knows no other. */}}
 {{- define "topolet.capacities" -}}
