@@ -29,7 +29,7 @@ type kernelDisk struct {
 
 // published is the name of the disk's device, or that of its only namespace.
 func (d kernelDisk) published(suffix string) string {
-	return "nvme-" + strings.NewReplacer(":", "-", ".", "-").Replace(d.address) + suffix
+	return "nvme-" + dashed(d.address) + suffix
 }
 
 // readDisks reads so many NVMe disks by the machine's files, by address.
@@ -53,10 +53,17 @@ func readDisks(t *testing.T, node harness.Node, count int) map[string]kernelDisk
 	return found
 }
 
-// ownDevices has topolet itself give the machine's disks away, together with CPUs.
+// ownDevices has topolet itself give the machine's devices away, together with CPUs.
 func ownDevices(t *testing.T, node harness.Node, k kernelTopology) {
-	install(t, "config.devices[0].family=nvme", "migration=true")
+	install(t, "config.devices[0].family=nvme", "config.devices[0].manageBinding=true", "config.devices[1].family=nic", "migration=true")
 	disks := readDisks(t, node, len(k.nodes))
+	t.Run("disks", func(t *testing.T) { ownDisks(t, node, k, disks) })
+	t.Run("a network interface", func(t *testing.T) { ownInterface(t, node, k, disks) })
+	t.Run("a pod that asks for an extended resource", func(t *testing.T) { extendedResource(t, node, disks) })
+	t.Run("handed over", func(t *testing.T) { handedOver(t, node, k) })
+}
+
+func ownDisks(t *testing.T, node harness.Node, k kernelTopology, disks map[string]kernelDisk) {
 	waitPublished(t.Context(), t, node.Name, startLimit, "the disks", func(devices map[string]resourceapi.Device) error {
 		for _, d := range disks {
 			for _, suffix := range []string{"", "-ns1"} {

@@ -58,6 +58,19 @@ func podOn(node harness.Node, name string, claims ...string) *corev1.Pod {
 	return p
 }
 
+// waitState waits until something of the machine is so.
+func waitState(t *testing.T, what string, state func() string, want string) {
+	t.Helper()
+	if err := harness.Wait(t.Context(), startLimit, fmt.Sprintf("%s to be %q", what, want), func(context.Context) error {
+		if got := state(); got != want {
+			return fmt.Errorf("it is %q", got)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // waitFile waits until a file of the machine says this.
 func waitFile(t *testing.T, node harness.Node, file, want string) time.Duration {
 	t.Helper()
