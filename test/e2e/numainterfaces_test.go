@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -121,7 +122,7 @@ func extendedResource(t *testing.T, node harness.Node, disks map[string]kernelDi
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := classes.Delete(t.Context(), class.Name, metav1.DeleteOptions{}); err != nil {
+		if err := classes.Delete(context.Background(), class.Name, metav1.DeleteOptions{}); err != nil {
 			t.Error(err)
 		}
 	})
