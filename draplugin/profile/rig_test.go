@@ -60,7 +60,7 @@ type rig struct {
 // newRig has the functions at these addresses, or all.
 func newRig(t *testing.T, only ...string) *rig {
 	t.Helper()
-	h := devicetest.At(t, t.TempDir())
+	h := devicetest.At(t, devicetest.Dir(t))
 	h.Files("/sys/devices/system", map[string]string{"cpu/online": "0-1", "node/online": "0", "node/node0/cpulist": "0-1"})
 	h.File(bootFile, "6f1c1f6e-8f0a-4d4b-9d38-6a4f3a1f2f10")
 	g := &rig{T: t, Kernel: devicetest.NewKernel(h), users: map[string]string{}, held: map[string]bool{}}

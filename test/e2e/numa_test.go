@@ -84,7 +84,6 @@ func TestNUMAMachine(t *testing.T) {
 	t.Run("idle siblings, local memory and isolated CPUs", func(t *testing.T) { configuredClaims(t, node, k) })
 	t.Run("CPUs and memory are where another driver's disk is", func(t *testing.T) { besideDisks(t, node, k) })
 	t.Run("CPUs and disks of topolet's own", func(t *testing.T) { ownDevices(t, node, k) })
-	t.Run("a disk is set up as a profile says", func(t *testing.T) { profiled(t, node) })
 	t.Run("with all levels", func(t *testing.T) {
 		publishLevels(t, node)
 		t.Run("claims of other levels exclude each other", func(t *testing.T) { furtherLevels(t, node, k) })

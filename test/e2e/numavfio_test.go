@@ -83,14 +83,20 @@ func handOver(t *testing.T, node harness.Node, k kernelTopology, function, befor
 	}
 }
 
-// profiled changes how many virtual functions a disk has, and has that put back.
+// profiledDisk has two virtual functions.
+const (
+	profiledDisk     = "0000:11:00.0"
+	virtualFunctions = "/sys/bus/pci/devices/" + profiledDisk + "/sriov_numvfs"
+)
+
+// profiled changes how many virtual functions a disk has, until it is installed otherwise.
 func profiled(t *testing.T, node harness.Node) {
-	const address, file = "0000:11:00.0", "/sys/bus/pci/devices/0000:11:00.0/sriov_numvfs"
-	waitState(t, file, reading(node, file), "2")
-	install(t, "config.devices[0].family=nvme", "config.devices[0].profiles[0].match.busIDs[0]="+address, "config.devices[0].profiles[0].virtualFunctions=1")
-	waitState(t, file, reading(node, file), "1")
-	install(t, "config.devices[0].family=nvme", "config.devices[0].manageBinding=true")
-	waitState(t, file, reading(node, file), "2")
+	waitState(t, "the number of virtual functions", reading(node, virtualFunctions), "2")
+	if err := cluster.Install(t.Context(), "config.devices[0].family=nvme",
+		"config.devices[0].profiles[0].match.busIDs[0]="+profiledDisk, "config.devices[0].profiles[0].virtualFunctions=1"); err != nil {
+		t.Fatal(err)
+	}
+	waitState(t, "the number of virtual functions, with a profile,", reading(node, virtualFunctions), "1")
 }
 
 // reading is what a file of the machine says.

@@ -21,7 +21,7 @@ type Host struct {
 // New returns a host with CPUs, NUMA nodes and the vfio driver in a temporary folder.
 func New(t testing.TB) *Host {
 	t.Helper()
-	h := &Host{t: t, Dir: t.TempDir()}
+	h := &Host{t: t, Dir: Dir(t)}
 	h.File("/sys/devices/system/cpu/online", "0-127")
 	h.File("/sys/devices/system/cpu/present", "0-127")
 	h.File("/sys/devices/system/node/online", "0-1")
@@ -35,6 +35,22 @@ func New(t testing.TB) *Host {
 	h.driver("vfio-pci")
 	h.virtual("misc/vfio", "10:196", "vfio/vfio")
 	return h
+}
+
+// Dir returns a folder that goes with the test, in memory if it can be: a host is hundreds
+// of small files, and tests make hundreds of hosts.
+func Dir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "host-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // Function is a PCI function. Its fields may be changed before it is added.
