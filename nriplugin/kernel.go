@@ -218,9 +218,10 @@ func (k *kernelTier) end(ctx context.Context, id allocator.ContainerID) {
 // keep compares the kernel's partitions with those wanted, now and then and when
 // asked to, until the context ends.
 func (k *kernelTier) keep(ctx context.Context) {
-	// The cgroup of a container that has stopped goes a moment later, and what is above
-	// it can be tidied then only: so it is tried more than once.
-	const tries = 3
+	// The cgroup of a container that has stopped goes a moment later, on a busy machine
+	// many seconds, and what is above it can be tidied then only: so it is tried for a
+	// minute.
+	const tries = int(time.Minute / partitionInterval)
 	ticker := time.NewTicker(partitionInterval)
 	defer ticker.Stop()
 	untidy := tries
