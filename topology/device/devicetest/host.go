@@ -41,7 +41,7 @@ func New(t testing.TB) *Host {
 // of small files, and tests make hundreds of hosts.
 func Dir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "host-")
+	dir, err := os.MkdirTemp("/dev/shm", "host-") //nolint:usetesting // that is on a disk
 	if err != nil {
 		return t.TempDir()
 	}
