@@ -163,3 +163,27 @@ func TestWhoIsMovedOffAfterARestartIsToldAsWell(t *testing.T) {
 	}
 	wantAsked(t, n, "shared=0-3,6-7")
 }
+
+// Two containers of one claim that are created before either starts have no partition: the
+// others are told in time.
+func TestWhoWillHaveNoPartitionHasTheOthersTold(t *testing.T) {
+	n, k := newKernelNode(t, false)
+	shared := n.run("shared")
+	n.grant("claim", "x", "numa-1", 2)
+	first := n.newContainer("x", device("claim"))
+	second := n.beside(first, "second", device("claim"))
+	for _, c := range []*fakeContainer{first, second} {
+		if err := n.create(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.wantCPUs(shared, "0-3,6-7")
+	for _, c := range []*fakeContainer{first, second} {
+		if err := n.start(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := k.partitions(); got != "" {
+		t.Errorf("partitions %s", got)
+	}
+}
