@@ -77,6 +77,8 @@ type Placement struct {
 	// host's names.
 	Nodes      []device.Node
 	Interfaces []string
+	// Environment are the variables that its devices' software reads.
+	Environment []device.Variable
 }
 
 // Update tells the runtime to give a container other CPUs.

@@ -1,6 +1,7 @@
 package allocator
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,6 +20,8 @@ type Hardware struct {
 	// Nodes and Links are those that the claim's containers get.
 	Nodes []device.Node `json:"nodes,omitempty"`
 	Links []device.Link `json:"links,omitempty"`
+	// Variables are those of the containers' environment.
+	Variables []device.Variable `json:"variables,omitempty"`
 	// Interfaces are the network interfaces, by the host's names, that are theirs alone.
 	Interfaces []string `json:"interfaces,omitempty"`
 	// Handover is there for a function that changes its driver for the claim.
@@ -76,23 +79,37 @@ func hardware(d *device.Device, r Request) *Hardware {
 		}
 	}
 	h.Nodes = wanted(d.Nodes, r)
-	for _, link := range d.Links {
-		if link.Role == "" || slices.Contains(r.Roles, link.Role) {
-			h.Links = append(h.Links, link)
-		}
-	}
+	h.Links = ofRoles(d.Links, func(l device.Link) string { return l.Role }, r)
+	h.Variables = ofRoles(d.Variables, func(v device.Variable) string { return v.Role }, r)
 	return h
 }
 
 // wanted are the nodes that a request gets.
 func wanted(nodes []device.Node, r Request) []device.Node {
-	var list []device.Node
-	for _, n := range nodes {
-		if n.Role == "" || slices.Contains(r.Roles, n.Role) {
-			list = append(list, n)
+	return ofRoles(nodes, func(n device.Node) string { return n.Role }, r)
+}
+
+// ofRoles are those of a device's things that every request gets, and those of the
+// request's roles.
+func ofRoles[T any](all []T, role func(T) string, r Request) []T {
+	var list []T
+	for _, thing := range all {
+		if name := role(thing); name == "" || slices.Contains(r.Roles, name) {
+			list = append(list, thing)
 		}
 	}
 	return list
+}
+
+// environment is that of a container with this hardware, which may come from several
+// claims.
+func environment(hardware []*Hardware) []device.Variable {
+	slices.SortStableFunc(hardware, func(a, b *Hardware) int { return cmp.Compare(a.Address, b.Address) })
+	var all []device.Variable
+	for _, h := range hardware {
+		all = append(all, h.Variables...)
+	}
+	return device.Environment(all)
 }
 
 // takes returns an error unless the device can be given to the request beside what the
@@ -161,9 +178,10 @@ func (inv *Inventory) refreshed(g Grant) (Grant, bool) {
 		if len(now.Nodes) == 0 {
 			// Its driver is lost at the moment: nodes that cannot be opened are better than a
 			// container that does not know.
-			now.Nodes, now.Links = p.Hardware.Nodes, p.Hardware.Links
+			now.Nodes, now.Links, now.Variables = p.Hardware.Nodes, p.Hardware.Links, p.Hardware.Variables
 		}
-		if slices.Equal(now.Nodes, p.Hardware.Nodes) && slices.Equal(now.Links, p.Hardware.Links) && slices.Equal(now.Interfaces, p.Hardware.Interfaces) {
+		if slices.Equal(now.Nodes, p.Hardware.Nodes) && slices.Equal(now.Links, p.Hardware.Links) &&
+			slices.Equal(now.Variables, p.Hardware.Variables) && slices.Equal(now.Interfaces, p.Hardware.Interfaces) {
 			continue
 		}
 		if !changed {

@@ -124,6 +124,43 @@ func TestAContainerGetsTheNodesOfItsRoles(t *testing.T) {
 	}
 }
 
+// Devices of several claims meet in one container; their numbers go by address.
+func TestAContainerHasTheVariablesOfAllItsDevices(t *testing.T) {
+	l := newLedger(t, &memory{})
+	var devices []device.Device
+	for _, address := range []string{"0000:02:00.0", "0000:01:00.0"} {
+		devices = append(devices, device.Device{
+			Name: "qat-" + device.Dashed(address), Family: "qat", Address: address, Use: device.Use{Owner: address},
+			Variables: []device.Variable{
+				{Name: "QAT", Value: address, Numbered: true, Role: device.LegacyEnv},
+				{Name: "VISIBLE", Value: address[5:7]},
+			},
+		})
+	}
+	l.ReplaceDevices(devices)
+	old := func(r *Request) { r.Roles = []string{device.LegacyEnv} }
+	grant(t, l, claim("one", "p"), deviceRequest(devices[0].Name, old))
+	grant(t, l, claim("two", "p"), deviceRequest(devices[1].Name, old))
+	for name, test := range map[string]struct {
+		claims []Ref
+		want   []device.Variable
+	}{
+		"both": {[]Ref{{Claim: "one"}, {Claim: "two"}}, []device.Variable{
+			{Name: "QAT0", Value: "0000:01:00.0"}, {Name: "QAT1", Value: "0000:02:00.0"}, {Name: "VISIBLE", Value: "01,02"},
+		}},
+		"one":  {[]Ref{{Claim: "one"}}, []device.Variable{{Name: "QAT0", Value: "0000:02:00.0"}, {Name: "VISIBLE", Value: "02"}}},
+		"none": {nil, nil},
+	} {
+		placed, err := l.Admit(Container{ID: ContainerID(name), Pod: "p", Claims: test.claims})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(test.want, placed.Environment); diff != "" {
+			t.Errorf("%s: -want +got:\n%s", name, diff)
+		}
+	}
+}
+
 func TestHardwareSurvivesARestart(t *testing.T) {
 	store := FileStore{Path: filepath.Join(t.TempDir(), "checkpoint")}
 	l := deviceLedger(t, store)

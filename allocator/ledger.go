@@ -326,12 +326,17 @@ func (l *Ledger) Admit(c Container) (Placement, error) {
 	cpus := l.told(l.entry(own, l.view()))
 	own.told = cpus
 	placement := Placement{CPUs: cpus, MemoryNodes: l.memoryNodes(&c), Unthrottled: l.ownsItsCPUs(&c)}
+	var hardware []*Hardware
 	for p := range l.parts(&c) {
 		if p.Hardware != nil {
 			placement.Nodes = append(placement.Nodes, p.Hardware.Nodes...)
 			placement.Interfaces = append(placement.Interfaces, p.Hardware.Interfaces...)
+			if len(p.Hardware.Variables) > 0 {
+				hardware = append(hardware, p.Hardware)
+			}
 		}
 	}
+	placement.Environment = environment(hardware)
 	return placement, nil
 }
 

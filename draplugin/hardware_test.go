@@ -470,7 +470,16 @@ func TestParametersOfDevices(t *testing.T) {
 	if len(held) != 1 || len(held[0].Links) != 0 || len(held[0].Nodes) != 1 || held[0].Nodes[0].Path != "/dev/dri/renderD128" {
 		t.Errorf("a claim that renders only has %+v", held)
 	}
+	const legacy = `{"apiVersion":"topolet.dev/v1alpha1","kind":"PCIConfig","legacyEnv":true}`
+	if err := prepare("old-names", "qat-0000-13-00-1-vfio", legacy); err != nil {
+		t.Fatal(err)
+	}
+	old := r.ledger.Grants()[0].HardwareOf("dev")[0].Variables
+	if len(old) != 1 || old[0].Name != "QAT" || old[0].Value != "0000:13:00.1" {
+		t.Errorf("a claim that wants the old names has %+v", old)
+	}
 	for parameters, said := range map[string]string{
+		legacy: `PCIConfig field legacyEnv: "true" is not valid: leave it out: there are no such variables for devices of gpu`,
 		`{"apiVersion":"topolet.dev/v1alpha1","kind":"GPUConfig","accessMode":"Everything"}`: `GPUConfig field accessMode: "Everything" is not valid: use All (the default) or Render`,
 		`{"apiVersion":"topolet.dev/v1alpha1","kind":"GPUConfig","acces":"All"}`:             `unknown field "acces"`,
 		`{"apiVersion":"v1","kind":"GPUConfig"}`:                                             `field apiVersion: "v1" is not valid: use topolet.dev/v1alpha1`,

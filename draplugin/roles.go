@@ -24,6 +24,10 @@ func rolesOf(name string, config v1alpha1.DeviceConfig) ([]string, error) {
 		return nil, &v1alpha1.FieldError{Kind: kind, Field: "kind", Value: kind,
 			Remedy: fmt.Sprintf("it is for devices of %s, and %s is one of %s", strings.Join(config.Families(), " and "), name, family)}
 	}
+	if c, ok := config.(v1alpha1.PCIConfig); ok && c.LegacyEnv && !device.HasLegacyEnv(family) {
+		return nil, &v1alpha1.FieldError{Kind: c.Kind, Field: "legacyEnv", Value: "true",
+			Remedy: "leave it out: there are no such variables for devices of " + family + ", only for qat and dsa"}
+	}
 	roles := map[string]bool{}
 	for _, role := range defaultRoles(name, family) {
 		roles[role] = true
@@ -32,6 +36,7 @@ func rolesOf(name string, config v1alpha1.DeviceConfig) ([]string, error) {
 	case v1alpha1.PCIConfig:
 		roles[device.VFIOGroup] = c.VFIOInterface != v1alpha1.CdevInterface
 		roles[device.VFIOCdev] = c.VFIOInterface != v1alpha1.GroupInterface
+		roles[device.LegacyEnv] = c.LegacyEnv
 	case v1alpha1.GPUConfig:
 		roles[gpu.Card] = c.AccessMode != v1alpha1.Render
 		roles[gpu.ByPathCard] = roles[gpu.Card] && c.ByPath != v1alpha1.NoLinks
@@ -39,12 +44,14 @@ func rolesOf(name string, config v1alpha1.DeviceConfig) ([]string, error) {
 	case v1alpha1.GaudiConfig:
 		roles[gaudi.Control] = !c.NoControlNode
 		roles[gaudi.ScaleOut] = c.ScaleOut
+		roles[device.LegacyEnv] = c.LegacyEnv
 	case v1alpha1.WorkQueueConfig:
 		roles[idxd.CharLink] = !c.NoCharLink
 	case v1alpha1.NVMeConfig:
 		roles[nvme.Controller], roles[nvme.Generic] = !c.ReadOnly, !c.ReadOnly
 	case v1alpha1.SGXConfig:
 		roles[sgx.Enclave], roles[sgx.VirtualEPC] = !c.VEPC, c.VEPC
+		roles[sgx.AESM] = c.QuoteProvider == v1alpha1.AESMDSidecar
 	}
 	var wanted []string
 	for role, want := range roles {

@@ -18,7 +18,8 @@ func withDevices(t *testing.T) *node {
 	n := newNode(t, false)
 	n.write("sys/class/net/eth1/mtu", "1500")
 	n.ledger.ReplaceDevices([]devices.Device{
-		{Name: "nvme-0", Family: "nvme", Use: devices.Use{Owner: "0"}, Nodes: []devices.Node{{Path: "/dev/nvme0n1", Block: true, Major: 259, Minor: 1}}},
+		{Name: "nvme-0", Family: "nvme", Use: devices.Use{Owner: "0"}, Nodes: []devices.Node{{Path: "/dev/nvme0n1", Block: true, Major: 259, Minor: 1}},
+			Variables: []devices.Variable{{Name: "DISK", Value: "nvme0n1"}}},
 		{Name: "nic-1", Family: "nic", Use: devices.Use{Owner: "1"}, Interfaces: []string{"eth1"}},
 	})
 	return n
@@ -47,6 +48,29 @@ func TestAContainerIsCreatedWithTheNodesOfItsClaimsOnly(t *testing.T) {
 				t.Errorf("the ledger knows the container: %t", known)
 			}
 		})
+	}
+}
+
+func TestAContainerHasTheVariablesOfItsClaimsOnly(t *testing.T) {
+	n := withDevices(t)
+	grant(t, n.ledger, allocator.Request{Name: "cpus", Domain: "nvme-0"}, "claim", "main")
+	for claim, want := range map[string]string{"claim": "DISK=nvme0n1", "": ""} {
+		c := n.newContainer("plain")
+		if claim != "" {
+			c = n.newContainer("main", device(claim))
+			c.Linux.Devices = []*api.LinuxDevice{{Path: "/dev/nvme0n1", Type: "b", Major: 259, Minor: 1}}
+		}
+		adjust, _, err := n.plugin.CreateContainer(t.Context(), c.pod, c.Container)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got string
+		for _, v := range adjust.GetEnv() {
+			got += v.GetKey() + "=" + v.GetValue()
+		}
+		if got != want {
+			t.Errorf("with the claim %q the container has %q, want %q", claim, got, want)
+		}
 	}
 }
 

@@ -99,6 +99,9 @@ func (p *Plugin) CreateContainer(ctx context.Context, pod *api.PodSandbox, ctr *
 	if placement.Unthrottled {
 		adjust.SetLinuxCPUQuota(noQuota)
 	}
+	for _, v := range placement.Environment {
+		adjust.AddEnv(v.Name, v.Value)
+	}
 	crashpoint.Reached(crashpoint.Admitted)
 	return adjust, updates, nil
 }

@@ -50,6 +50,9 @@ type PCIConfig struct {
 	// ResetOnRelease has the function reset, where it can be, before its own driver gets
 	// it back from vfio (manageBinding).
 	ResetOnRelease bool `json:"resetOnRelease,omitempty"`
+	// LegacyEnv gives the container the functions' addresses in the variables that device
+	// plugins set: QAT0, QAT1 … for QAT, VFIO_BDF0 … for DSA.
+	LegacyEnv bool `json:"legacyEnv,omitempty"`
 }
 
 // GPUConfig is for graphics cards.
@@ -90,6 +93,9 @@ type GaudiConfig struct {
 	ScaleOut bool `json:"scaleOut,omitempty"`
 	// NoControlNode leaves out the node by which the accelerator's state is read.
 	NoControlNode bool `json:"noControlNode,omitempty"`
+	// LegacyEnv sets HL_VISIBLE_DEVICES, for older software, beside HABANA_VISIBLE_DEVICES
+	// and HABANA_VISIBLE_MODULES.
+	LegacyEnv bool `json:"legacyEnv,omitempty"`
 }
 
 // WorkQueueConfig is for work queues of DSA and IAA.
@@ -106,7 +112,20 @@ type SGXConfig struct {
 	// VEPC gives the node by which a virtual machine's enclave memory is made, in place
 	// of that for enclaves.
 	VEPC bool `json:"vepc,omitempty"`
+	// QuoteProvider says who makes the enclaves' quotes. The default is Own.
+	QuoteProvider QuoteProvider `json:"quoteProvider,omitempty"`
 }
+
+// QuoteProvider is who makes the quotes of enclaves.
+type QuoteProvider string
+
+const (
+	// OwnQuotes are made by the process itself, with the provision device, or by nobody.
+	OwnQuotes QuoteProvider = "Own"
+	// AESMDSidecar has them made by the architectural enclave service in another container
+	// of the pod. Both share a volume of the pod at /var/run/aesmd.
+	AESMDSidecar QuoteProvider = "AESMDSidecar"
+)
 
 // NVMeConfig is for disks.
 type NVMeConfig struct {
@@ -136,7 +155,7 @@ func (NVMeConfig) Families() []string { return []string{"nvme"} }
 // deviceKinds read the JSON of each kind.
 var deviceKinds = map[string]func(raw []byte) (DeviceConfig, error){
 	"PCIConfig": func(raw []byte) (DeviceConfig, error) {
-		return decodeDevice(raw, "vfioInterface (a string), resetOnRelease (true or false)", func(c *PCIConfig) error {
+		return decodeDevice(raw, "vfioInterface (a string), resetOnRelease, legacyEnv (true or false)", func(c *PCIConfig) error {
 			return choose(&c.VFIOInterface, c.Kind, "vfioInterface", AutoInterface, GroupInterface, CdevInterface)
 		})
 	},
@@ -149,13 +168,15 @@ var deviceKinds = map[string]func(raw []byte) (DeviceConfig, error){
 		})
 	},
 	"GaudiConfig": func(raw []byte) (DeviceConfig, error) {
-		return decodeDevice[GaudiConfig](raw, "scaleOut, noControlNode (true or false)", nil)
+		return decodeDevice[GaudiConfig](raw, "scaleOut, noControlNode, legacyEnv (true or false)", nil)
 	},
 	"WorkQueueConfig": func(raw []byte) (DeviceConfig, error) {
 		return decodeDevice[WorkQueueConfig](raw, "noCharLink (true or false)", nil)
 	},
 	"SGXConfig": func(raw []byte) (DeviceConfig, error) {
-		return decodeDevice[SGXConfig](raw, "vepc (true or false)", nil)
+		return decodeDevice(raw, "vepc (true or false), quoteProvider (a string)", func(c *SGXConfig) error {
+			return choose(&c.QuoteProvider, c.Kind, "quoteProvider", OwnQuotes, AESMDSidecar)
+		})
 	},
 	"NVMeConfig": func(raw []byte) (DeviceConfig, error) {
 		return decodeDevice[NVMeConfig](raw, "readOnly (true or false)", nil)

@@ -14,17 +14,20 @@ const version = `"apiVersion":"topolet.dev/v1alpha1"`
 func TestDecodeDeviceConfig(t *testing.T) {
 	typed := func(kind string) Type { return Type{APIVersion, kind} }
 	for raw, want := range map[string]DeviceConfig{
-		`{` + version + `,"kind":"PCIConfig"}`:                         PCIConfig{typed("PCIConfig"), AutoInterface, false},
-		`{` + version + `,"kind":"PCIConfig","vfioInterface":"Cdev"}`:  PCIConfig{typed("PCIConfig"), CdevInterface, false},
-		`{` + version + `,"kind":"PCIConfig","resetOnRelease":true}`:   PCIConfig{typed("PCIConfig"), AutoInterface, true},
-		`{` + version + `,"kind":"GPUConfig"}`:                         GPUConfig{typed("GPUConfig"), All, Granted},
-		`{` + version + `,"kind":"GPUConfig","accessMode":"Render"}`:   GPUConfig{typed("GPUConfig"), Render, Granted},
-		`{` + version + `,"kind":"GPUConfig","byPath":"None"}`:         GPUConfig{typed("GPUConfig"), All, NoLinks},
-		`{` + version + `,"kind":"GaudiConfig","scaleOut":true}`:       GaudiConfig{typed("GaudiConfig"), true, false},
-		`{` + version + `,"kind":"GaudiConfig","noControlNode":true}`:  GaudiConfig{typed("GaudiConfig"), false, true},
-		`{` + version + `,"kind":"WorkQueueConfig","noCharLink":true}`: WorkQueueConfig{typed("WorkQueueConfig"), true},
-		`{` + version + `,"kind":"SGXConfig","vepc":true}`:             SGXConfig{typed("SGXConfig"), true},
-		`{` + version + `,"kind":"NVMeConfig","readOnly":true}`:        NVMeConfig{typed("NVMeConfig"), true},
+		`{` + version + `,"kind":"PCIConfig"}`:                                PCIConfig{typed("PCIConfig"), AutoInterface, false, false},
+		`{` + version + `,"kind":"PCIConfig","vfioInterface":"Cdev"}`:         PCIConfig{typed("PCIConfig"), CdevInterface, false, false},
+		`{` + version + `,"kind":"PCIConfig","resetOnRelease":true}`:          PCIConfig{typed("PCIConfig"), AutoInterface, true, false},
+		`{` + version + `,"kind":"GPUConfig"}`:                                GPUConfig{typed("GPUConfig"), All, Granted},
+		`{` + version + `,"kind":"GPUConfig","accessMode":"Render"}`:          GPUConfig{typed("GPUConfig"), Render, Granted},
+		`{` + version + `,"kind":"GPUConfig","byPath":"None"}`:                GPUConfig{typed("GPUConfig"), All, NoLinks},
+		`{` + version + `,"kind":"GaudiConfig","scaleOut":true}`:              GaudiConfig{typed("GaudiConfig"), true, false, false},
+		`{` + version + `,"kind":"GaudiConfig","noControlNode":true}`:         GaudiConfig{typed("GaudiConfig"), false, true, false},
+		`{` + version + `,"kind":"WorkQueueConfig","noCharLink":true}`:        WorkQueueConfig{typed("WorkQueueConfig"), true},
+		`{` + version + `,"kind":"SGXConfig","vepc":true}`:                    SGXConfig{typed("SGXConfig"), true, OwnQuotes},
+		`{` + version + `,"kind":"SGXConfig","quoteProvider":"AESMDSidecar"}`: SGXConfig{typed("SGXConfig"), false, AESMDSidecar},
+		`{` + version + `,"kind":"PCIConfig","legacyEnv":true}`:               PCIConfig{typed("PCIConfig"), AutoInterface, false, true},
+		`{` + version + `,"kind":"GaudiConfig","legacyEnv":true}`:             GaudiConfig{typed("GaudiConfig"), false, false, true},
+		`{` + version + `,"kind":"NVMeConfig","readOnly":true}`:               NVMeConfig{typed("NVMeConfig"), true},
 	} {
 		got, err := DecodeDeviceConfig([]byte(raw))
 		if err != nil {

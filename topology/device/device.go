@@ -54,6 +54,8 @@ type Device struct {
 	Nodes []Node
 	// Links are symbolic links in /dev that lead to nodes, ordered by path.
 	Links []Link
+	// Variables are those of the environment of whoever gets the device.
+	Variables []Variable
 	// Interfaces are the network interfaces that move to whoever gets the device, by the
 	// host's names.
 	Interfaces []string

@@ -81,5 +81,6 @@ func (m Managed) handover(h *Host, f topology.PCIFunction, of Device, problem fu
 	}
 	d.Attributes = maps.Clone(of.Attributes)
 	d.setGroup(h, f)
+	d.nameVFIO(f)
 	return d, true
 }

@@ -28,6 +28,7 @@ func (h *Host) VFIO(family string, f topology.PCIFunction) (d Device, ok bool) {
 		return Device{}, false
 	}
 	d = h.Of(family, f, VFIO)
+	d.nameVFIO(f)
 	if f.IOMMUGroup != topology.None {
 		d.setGroup(h, f)
 		name := strconv.Itoa(f.IOMMUGroup)

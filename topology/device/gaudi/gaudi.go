@@ -74,6 +74,9 @@ func (Family) Discover(h *device.Host, problem func(error)) []device.Device {
 		default:
 			d.Taint(device.DriverLost, "other-driver")
 		}
+		if !handedOver {
+			d.Variables = t.variables
+		}
 		for _, n := range t.nodes {
 			d.Nodes = append(d.Nodes, n)
 			if n.Role == Control {
@@ -96,6 +99,8 @@ type told struct {
 	moduleID int64
 	scaleOut bool
 	nodes    []device.Node
+	// variables are those in which the driver's software expects numbers and nodes.
+	variables []device.Variable
 }
 
 // read reads what the driver tells, and taints the device with what is wrong.
@@ -122,6 +127,9 @@ func read(h *device.Host, f topology.PCIFunction, d *device.Device, problem func
 	}
 	accel, found := accelNodes(h, f)
 	t.nodes = accel
+	if found {
+		t.variables = variables(accel[0].Path, t.moduleID)
+	}
 	// While the driver initialises the device, there is no node yet.
 	if !found && !d.Tainted(device.InReset) {
 		d.Taint(device.DriverLost, "no-node")

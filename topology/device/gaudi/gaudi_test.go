@@ -48,6 +48,14 @@ func attributes(deviceID, model string, moduleID int64, scaleOut bool) map[strin
 	}
 }
 
+func variables(node, index, module string) []device.Variable {
+	return []device.Variable{
+		{Name: "HL_VISIBLE_DEVICES", Value: node, Role: device.LegacyEnv},
+		{Name: "HABANA_VISIBLE_DEVICES", Value: index},
+		{Name: "HABANA_VISIBLE_MODULES", Value: module},
+	}
+}
+
 func TestGaudisAreUsedThroughTheirOwnNodes(t *testing.T) {
 	want := []device.Device{{
 		Name: "gaudi-0000-83-00-0", Family: "gaudi", Personality: device.Kernel, Function: device.Single,
@@ -59,12 +67,14 @@ func TestGaudisAreUsedThroughTheirOwnNodes(t *testing.T) {
 			{Path: "/dev/accel/accel_controlD0", Major: 508, Role: gaudi.Control},
 			{Path: "/dev/infiniband/uverbs4", Major: 231, Minor: 196, Role: gaudi.ScaleOut},
 		},
+		Variables: variables("/dev/accel/accel0", "0", "3"),
 	}, {
 		Name: "gaudi-0000-84-00-0", Family: "gaudi", Personality: device.Kernel, Function: device.Single,
 		Address: "0000:84:00.0", NUMANode: 1, Root: "pci0000:80", Driver: "habanalabs",
 		Attributes: attributes("0x1063", "Gaudi3", 10, false),
 		Use:        device.Use{Owner: "0000:84:00.0"},
 		Nodes:      []device.Node{{Path: "/dev/accel/accel12", Major: 261, Minor: 12}},
+		Variables:  variables("/dev/accel/accel12", "12", "10"),
 	}, {
 		Name: "gaudi-0000-83-00-0-monitor", Family: "gaudi", Personality: device.Monitor, Function: device.Single,
 		Address: "0000:83:00.0", NUMANode: 1, Root: "pci0000:80", Driver: "habanalabs",

@@ -34,6 +34,19 @@ func Index(path string) (index int, ok bool) {
 	return int(n), ok && err == nil
 }
 
+// variables are those by which the driver's software finds the accelerators of a container.
+// Its newer parts go by numbers and slots, older ones by nodes.
+func variables(node string, moduleID int64) []device.Variable {
+	list := []device.Variable{{Name: "HL_VISIBLE_DEVICES", Value: node, Role: device.LegacyEnv}}
+	if index, ok := Index(node); ok {
+		list = append(list, device.Variable{Name: "HABANA_VISIBLE_DEVICES", Value: strconv.Itoa(index)})
+	}
+	if moduleID != NoModule {
+		list = append(list, device.Variable{Name: "HABANA_VISIBLE_MODULES", Value: strconv.FormatInt(moduleID, 10)})
+	}
+	return list
+}
+
 // accelNodes returns the node of an accelerator and, if there is one, that for its state,
 // which has the same number. All drivers of accelerators share names and major numbers, so
 // the node is known by its directory: accel in the function's or, with older drivers, one

@@ -78,6 +78,7 @@ func TestVirtualFunctionsAreGivenAwayAndThePhysicalOneIsListed(t *testing.T) {
 			{Path: "/dev/vfio/130", Major: 243, Minor: 130, Role: device.VFIOGroup},
 			{Path: "/dev/vfio/vfio", Major: 10, Minor: 196, Role: device.VFIOGroup},
 		},
+		Variables: []device.Variable{{Name: "QAT", Value: "0000:6b:00.1", Numbered: true, Role: device.LegacyEnv}},
 	}, {
 		Name: "qat-0000-6b-00-2-vfio", Family: "qat", Personality: device.VFIO, Function: device.Virtual,
 		Address: "0000:6b:00.2", NUMANode: 0, Root: "pci0000:6b", Driver: "vfio-pci",

@@ -21,6 +21,9 @@ const name = "sgx"
 
 // Roles of the nodes of EPC. A claim gets one of the two.
 const (
+	// AESM is the role of what tells an enclave's process to have quotes made by the
+	// architectural enclave service, through the socket in /var/run/aesmd.
+	AESM = "aesm"
 	// Enclave is for enclaves of the container's own processes: /dev/sgx_enclave. Claims
 	// get it by default.
 	Enclave = "enclave"
@@ -70,6 +73,7 @@ func (family Family) Discover(h *device.Host, problem func(error)) []device.Devi
 		d.Set("vepc", device.Flag(hasVirtual))
 		d.Capacities = family.capacities(s.bytes)
 		d.Nodes = append(d.Nodes, nodes...)
+		d.Variables = []device.Variable{{Name: "SGX_AESM_ADDR", Value: "1", Role: AESM}}
 		devices = append(devices, d)
 	}
 	if provision, ok := node(h, "provision"); ok {
