@@ -53,6 +53,14 @@ func TestNUMAMachine(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("node ready %.1f s after the start", time.Since(begin).Seconds())
+	t.Cleanup(func() {
+		if !t.Failed() {
+			return
+		}
+		if err := cluster.Install(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
 	startDiskDriver(t)
 	node := cluster.NUMANode()
 	k := readKernelTopology(t, node)
@@ -83,21 +91,38 @@ func TestNUMAMachine(t *testing.T) {
 	})
 	t.Run("idle siblings, local memory and isolated CPUs", func(t *testing.T) { configuredClaims(t, node, k) })
 	t.Run("CPUs and memory are where another driver's disk is", func(t *testing.T) { besideDisks(t, node, k) })
+	// What is installed is the same for all nodes; each time takes a while.
+	reinstall(t, "config.levels={l3,socket,machine}", "config.devices[0].family=nvme", "config.devices[0].manageBinding=true",
+		"config.devices[1].family=nic", "migration=true")
 	t.Run("CPUs and disks of topolet's own", func(t *testing.T) { ownDevices(t, node, k) })
 	t.Run("with all levels", func(t *testing.T) {
-		publishLevels(t, node)
+		waitLevels(t, node)
 		t.Run("claims of other levels exclude each other", func(t *testing.T) { furtherLevels(t, node, k) })
 		t.Run("examples", func(t *testing.T) { examplesOnMachine(t, node, k) })
 		t.Logf("done %.1f s after the start", time.Since(begin).Seconds())
 	})
+	reinstall(t, "config.enforcement=Runtime", "config.devices[0].family=nvme",
+		"config.devices[0].profiles[0].match.busIDs[0]="+profiledDisk, "config.devices[0].profiles[0].virtualFunctions=1")
+	t.Run("a disk is set up as a profile says", func(t *testing.T) { waitVirtualFunctions(t, node, "1") })
+	t.Run("the runtime keeps containers off claimed CPUs", func(t *testing.T) { runtimeTier(t, node) })
+	reinstall(t)
+	t.Run("without its profile a disk is as before", func(t *testing.T) { waitVirtualFunctions(t, node, "2") })
 	t.Run("PCI functions are at their NUMA node and root", func(t *testing.T) { pciFunctions(t, node) })
 	t.Run("the kernel keeps everyone off claimed CPUs", func(t *testing.T) { kernelTier(t, node) })
-	t.Run("the runtime keeps containers off claimed CPUs", func(t *testing.T) { runtimeTier(t, node) })
 	t.Run("topolet dies while partitions are made", func(t *testing.T) { crashesOnMachine(t, node) })
 	t.Run("a claim whose CPU goes offline is told, its neighbour is not", func(t *testing.T) { cpuGoesOffline(t, node) })
 	t.Run("an unplugged function is no longer published", func(t *testing.T) { functionIsUnplugged(t, node) })
 	t.Run("a snapshot is the machine", func(t *testing.T) { snapshotIsTheMachine(t, node) })
 	t.Run("after a power loss all have what they had", func(t *testing.T) { powerLoss(t, node) })
+}
+
+// reinstall changes the chart's values, for all nodes. The test begins with the default ones
+// and ends with them.
+func reinstall(t *testing.T, values ...string) {
+	t.Helper()
+	if err := cluster.Install(t.Context(), values...); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // forget removes what a node that is gone leaves in the cluster, and waits until the
@@ -381,11 +406,11 @@ func pciFunctions(t *testing.T, node harness.Node) {
 			t.Errorf("%s is said to be at NUMA node %d (CPUs %s) and root %s, which is near CPUs %s", f.Address, *f.NUMANode, want, f.PCIeRoot, near)
 		}
 	}
-	// Node 0's NVMe has two virtual functions.
+	// Node 0's NVMe and one of its two cards have two virtual functions each.
 	want := map[string]int{}
-	for id, nvme := range []int{3, 1, 1, 1} {
-		want[fmt.Sprintf("NVMe at node %d", id)] = nvme
-		want[fmt.Sprintf("network at node %d", id)] = 1
+	for id, counts := range [][2]int{{3, 4}, {1, 1}, {1, 1}, {1, 1}} {
+		want[fmt.Sprintf("NVMe at node %d", id)] = counts[0]
+		want[fmt.Sprintf("network at node %d", id)] = counts[1]
 	}
 	if diff := cmp.Diff(want, counts); diff != "" {
 		t.Errorf("functions (-want +got):\n%s", diff)

@@ -55,12 +55,10 @@ func readDisks(t *testing.T, node harness.Node, count int) map[string]kernelDisk
 
 // ownDevices has topolet itself give the machine's devices away, together with CPUs.
 func ownDevices(t *testing.T, node harness.Node, k kernelTopology) {
-	t.Run("a disk is set up as a profile says", func(t *testing.T) { profiled(t, node) })
-	install(t, "config.devices[0].family=nvme", "config.devices[0].manageBinding=true", "config.devices[1].family=nic", "migration=true")
-	waitState(t, "the number of virtual functions, without a profile,", reading(node, virtualFunctions), "2")
 	disks := readDisks(t, node, len(k.nodes))
 	t.Run("disks", func(t *testing.T) { ownDisks(t, node, k, disks) })
 	t.Run("a network interface", func(t *testing.T) { ownInterface(t, node, k, disks) })
+	t.Run("a virtual function of a network card", func(t *testing.T) { ownVirtualFunction(t, node, k) })
 	t.Run("a pod that asks for an extended resource", func(t *testing.T) { extendedResource(t, node, disks) })
 	t.Run("handed over", func(t *testing.T) { handedOver(t, node, k) })
 }

@@ -318,14 +318,6 @@ func withoutDaemons(t *testing.T, do func()) {
 
 // runtimeTier shows what is held where the kernel does not enforce it, and what is not.
 func runtimeTier(t *testing.T, node harness.Node) {
-	if err := cluster.Install(t.Context(), "config.enforcement=Runtime"); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := cluster.Install(context.Background()); err != nil {
-			t.Error(err)
-		}
-	}()
 	ns := namespace(t)
 	held := startIdle(t, node, ns, "held", 1)
 	waitFile(t, node, held.dir+"/"+partitionFile, "member")

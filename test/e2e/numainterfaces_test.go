@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -20,24 +21,13 @@ import (
 
 	"github.com/topolet/topolet/draplugin"
 	"github.com/topolet/topolet/test/harness"
+	"github.com/topolet/topolet/topology/device"
 )
 
 // ownInterface gives a pod CPUs, and a disk and a network interface of one PCIe root beside
 // them. The interface moves into the pod and comes back.
 func ownInterface(t *testing.T, node harness.Node, k kernelTopology, disks map[string]kernelDisk) {
-	cards := map[string]resourceapi.Device{}
-	waitPublished(t.Context(), t, node.Name, startLimit, "a network card beside each disk", func(devices map[string]resourceapi.Device) error {
-		clear(cards)
-		for name, d := range devices {
-			if strings.HasPrefix(name, "nic-") {
-				cards[name] = d
-			}
-		}
-		if len(cards) != len(disks) {
-			return fmt.Errorf("there are %d cards and %d disks", len(cards), len(disks))
-		}
-		return nil
-	})
+	cards := waitCards(t, node, len(disks))
 	ns := namespace(t)
 	claimFor(t, ns, "beside", "2", withOwnDisk, func(d *resourceapi.DeviceClaim) {
 		d.Requests = append(d.Requests, resourceapi.DeviceRequest{
@@ -66,17 +56,7 @@ func ownInterface(t *testing.T, node harness.Node, k kernelTopology, disks map[s
 	t.Logf("CPUs %s, disk %s and card %s at root %s", got.Allowed, disk[0].Address, card[0].Address, root)
 
 	name := card[0].Interfaces[0]
-	inside, err := node.ReadFile(fmt.Sprintf("/proc/%d/net/dev", got.Pids[0]))
-	if err != nil || !strings.Contains(string(inside), name+":") {
-		t.Errorf("the interface %s is not in the pod, which has, %v:\n%s", name, err, inside)
-	}
-	isHosts := func() string {
-		_, err := node.ReadFile("/sys/class/net/" + name + "/address")
-		return fmt.Sprint(!errors.Is(err, fs.ErrNotExist))
-	}
-	if isHosts() != "false" {
-		t.Errorf("the interface %s is the host's", name)
-	}
+	isInPod(t, node, got, name)
 	replaceDaemonOn(t, node)
 	devices, err := published(t.Context(), node.Name)
 	if _, ok := devices["nic-"+dashed(card[0].Address)]; !ok || err != nil {
@@ -86,7 +66,103 @@ func ownInterface(t *testing.T, node harness.Node, k kernelTopology, disks map[s
 		t.Errorf("processes %v, and after topolet was replaced %v", got.Pids, again.Pids)
 	}
 	deletePod(t.Context(), t, ns, "beside")
-	waitState(t, "the host to have the interface "+name, isHosts, "true")
+	waitState(t, "the host to have the interface "+name, isHosts(node, name), "true")
+}
+
+// waitCards waits for the network cards: one beside each disk, and one with two virtual
+// functions.
+func waitCards(t *testing.T, node harness.Node, disks int) map[string]resourceapi.Device {
+	t.Helper()
+	want := map[string]int{"single": disks, "pf": 1, "vf": 2}
+	cards := map[string]resourceapi.Device{}
+	waitPublished(t.Context(), t, node.Name, startLimit, "the network cards", func(devices map[string]resourceapi.Device) error {
+		clear(cards)
+		got := map[string]int{}
+		for name, d := range devices {
+			if strings.HasPrefix(name, "nic-") {
+				cards[name] = d
+				got[ptr.Deref(d.Attributes[draplugin.DriverName+"/function"].StringValue, "")]++
+			}
+		}
+		if !maps.Equal(got, want) {
+			return fmt.Errorf("there are %v, want %v", got, want)
+		}
+		return nil
+	})
+	return cards
+}
+
+// isInPod fails unless an interface is in a container's network namespace and not in the
+// host's.
+func isInPod(t *testing.T, node harness.Node, container harness.Kernel, name string) {
+	t.Helper()
+	inside, err := node.ReadFile(fmt.Sprintf("/proc/%d/net/dev", container.Pids[0]))
+	if err != nil || !strings.Contains(string(inside), name+":") {
+		t.Errorf("the interface %s is not in the pod, which has, %v:\n%s", name, err, inside)
+	}
+	if isHosts(node, name)() != "false" {
+		t.Errorf("the interface %s is the host's", name)
+	}
+}
+
+func isHosts(node harness.Node, name string) func() string {
+	return func() string {
+		_, err := node.ReadFile("/sys/class/net/" + name + "/address")
+		return fmt.Sprint(!errors.Is(err, fs.ErrNotExist))
+	}
+}
+
+// ownVirtualFunction gives a pod CPUs and a virtual function of the card beside them. While
+// it has that, nobody gets the card as a whole.
+func ownVirtualFunction(t *testing.T, node harness.Node, k kernelTopology) {
+	ns := namespace(t)
+	withCard := func(function string) func(*resourceapi.DeviceClaim) {
+		return func(d *resourceapi.DeviceClaim) {
+			d.Requests = append(d.Requests, resourceapi.DeviceRequest{Name: "card", Exactly: &resourceapi.ExactDeviceRequest{
+				DeviceClassName: "nic.topolet.dev",
+				Selectors: []resourceapi.DeviceSelector{{CEL: &resourceapi.CELDeviceSelector{
+					Expression: fmt.Sprintf("device.attributes[%q].function == %q", draplugin.DriverName, function),
+				}}},
+			}})
+			d.Constraints = append(d.Constraints, resourceapi.DeviceConstraint{
+				MatchAttribute: ptr.To(resourceapi.FullyQualifiedName(deviceattribute.StandardDeviceAttributeNUMANode)),
+			})
+		}
+	}
+	claimFor(t, ns, "part", "2", withCard("vf"))
+	create(t, ns, podOn(node, "part", "part"))
+	got, card := running(t, ns, "part", "main"), grantOf(t, ns, "part").HardwareOf("card")
+	if len(card) != 1 || len(card[0].Interfaces) != 1 {
+		t.Fatalf("the claim has the devices %+v", card)
+	}
+	function := "/sys/bus/pci/devices/" + card[0].Address
+	if _, err := node.ReadFile(function + "/physfn/sriov_numvfs"); err != nil {
+		t.Errorf("%s is no virtual function: %v", card[0].Address, err)
+	}
+	if numa := readSet(t, node, function+"/numa_node"); !k.nodesOf(got.Allowed).Equals(numa) {
+		t.Errorf("CPUs %s are of NUMA node %s, the card of %s", got.Allowed, k.nodesOf(got.Allowed), numa)
+	}
+	t.Logf("CPUs %s, %s at %s", got.Allowed, card[0].Interfaces[0], card[0].Address)
+	isInPod(t, node, got, card[0].Interfaces[0])
+
+	// Who has the card as a whole has the say over its virtual functions, so it is asked for
+	// with the taint in mind.
+	claimFor(t, ns, "whole", "2", withCard("pf"), func(d *resourceapi.DeviceClaim) {
+		d.Requests[1].Exactly.Tolerations = []resourceapi.DeviceToleration{{
+			Key: draplugin.DriverName + "/" + string(device.ControlOnly), Operator: resourceapi.DeviceTolerationOpExists,
+		}}
+	})
+	create(t, ns, podOn(node, "whole", "whole"))
+	unschedulable(t, ns, "whole")
+	deletePod(t.Context(), t, ns, "part")
+	whole := running(t, ns, "whole", "main")
+	card = grantOf(t, ns, "whole").HardwareOf("card")
+	if len(card) != 1 || len(card[0].Interfaces) != 1 {
+		t.Fatalf("the claim has the devices %+v", card)
+	}
+	isInPod(t, node, whole, card[0].Interfaces[0])
+	deletePod(t.Context(), t, ns, "whole")
+	waitState(t, "the host to have the interface "+card[0].Interfaces[0], isHosts(node, card[0].Interfaces[0]), "true")
 }
 
 func dashed(address string) string {

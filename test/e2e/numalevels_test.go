@@ -3,37 +3,35 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
+	"maps"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	resourceapi "k8s.io/api/resource/v1"
+	"k8s.io/utils/ptr"
 
+	"github.com/topolet/topolet/draplugin"
 	"github.com/topolet/topolet/test/harness"
 )
 
-// publishLevels has all levels published, until the test ends.
-func publishLevels(t *testing.T, node harness.Node) {
-	install := func(ctx context.Context, want int, values ...string) {
-		t.Helper()
-		if err := cluster.Install(ctx, values...); err != nil {
-			t.Fatal(err)
-		}
-		waitPublished(ctx, t, node.Name, startLimit, fmt.Sprintf("%d devices", want), func(devices map[string]resourceapi.Device) error {
-			if len(devices) != want {
-				return fmt.Errorf("there are %d", len(devices))
+// waitLevels waits for the devices of all levels: six L3 groups, two sockets and the machine,
+// and of each level the isolated core.
+func waitLevels(t *testing.T, node harness.Node) {
+	want := map[string]int{"l3": 7, "socket": 3, "machine": 2}
+	waitPublished(t.Context(), t, node.Name, startLimit, "the devices of all levels", func(devices map[string]resourceapi.Device) error {
+		got := map[string]int{}
+		for _, d := range devices {
+			level := ptr.Deref(d.Attributes[draplugin.AttributeLevel].StringValue, "")
+			if _, ok := want[level]; ok {
+				got[level]++
 			}
-			return nil
-		})
-	}
-	before, err := published(t.Context(), node.Name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { install(context.Background(), len(before)) })
-	// Six L3 groups, two sockets and the machine, and of each level the isolated core.
-	install(t.Context(), len(before)+12, "config.levels={l3,socket,machine}")
+		}
+		if !maps.Equal(got, want) {
+			return fmt.Errorf("there are %v, want %v", got, want)
+		}
+		return nil
+	})
 }
 
 // furtherLevels claims one after the other what excludes the next.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	resourceapi "k8s.io/api/resource/v1"
 	"k8s.io/dynamic-resource-allocation/deviceattribute"
 	"k8s.io/utils/ptr"
@@ -16,51 +17,69 @@ import (
 	"github.com/topolet/topolet/test/harness"
 )
 
-// handedOver gives pods disks as a whole, through vfio, which takes them from the kernel's
-// driver, and has them given back: a controller, and a virtual function, which has none.
+// handedOver gives the containers of a pod disks as a whole, through vfio, which takes them
+// from the kernel's driver, and has them given back: a controller, and a virtual function,
+// which has none.
 func handedOver(t *testing.T, node harness.Node, k kernelTopology) {
-	for _, tc := range []struct {
-		function, driver string
-	}{
-		{"single", "nvme"},
-		{"vf", ""},
-	} {
-		t.Run(tc.function, func(t *testing.T) { handOver(t, node, k, tc.function, tc.driver) })
+	before := map[string]string{"single": "nvme", "vf": ""}
+	ns := namespace(t)
+	p := podOn(node, "drivers")
+	p.Spec.Containers = nil
+	for function := range before {
+		claimFor(t, ns, function, "2", func(d *resourceapi.DeviceClaim) {
+			d.Requests = append(d.Requests, resourceapi.DeviceRequest{Name: "disk", Exactly: &resourceapi.ExactDeviceRequest{
+				DeviceClassName: "nvme-vfio.topolet.dev",
+				Selectors: []resourceapi.DeviceSelector{{CEL: &resourceapi.CELDeviceSelector{
+					Expression: fmt.Sprintf("device.attributes[%q].function == %q", draplugin.DriverName, function),
+				}}},
+			}})
+			d.Constraints = append(d.Constraints, resourceapi.DeviceConstraint{
+				MatchAttribute: ptr.To(resourceapi.FullyQualifiedName(deviceattribute.StandardDeviceAttributeNUMANode)),
+			})
+		})
+		c := workload(function, function)
+		c.Args = []string{"-vfio=/dev/vfio/[0-9]*"}
+		p.Spec.Containers = append(p.Spec.Containers, c)
+		p.Spec.ResourceClaims = append(p.Spec.ResourceClaims, corev1.PodResourceClaim{Name: function, ResourceClaimName: &function})
+	}
+	create(t, ns, p)
+	addresses, pids := map[string]string{}, map[string][]int{}
+	for function := range before {
+		got, g := running(t, ns, p.Name, function), grantOf(t, ns, function)
+		held := g.HardwareOf("disk")
+		if len(held) != 1 {
+			t.Fatalf("the claim %s has the devices %+v", function, held)
+		}
+		addresses[function], pids[function] = held[0].Address, got.Pids
+		numa := readSet(t, node, "/sys/bus/pci/devices/"+held[0].Address+"/numa_node")
+		t.Logf("%s: CPUs %s, disk %s of NUMA node %s", function, got.Allowed, held[0].Address, numa)
+		if !k.nodesOf(got.Allowed).Equals(numa) {
+			t.Errorf("CPUs %s are of NUMA node %s, the disk of %s", got.Allowed, k.nodesOf(got.Allowed), numa)
+		}
+		waitState(t, "the driver of "+held[0].Address, driverOf(node, held[0].Address), "vfio-pci")
+	}
+
+	replaceDaemonOn(t, node)
+	for function, address := range addresses {
+		again, driver := running(t, ns, p.Name, function), driverOf(node, address)()
+		if !slices.Equal(again.Pids, pids[function]) || driver != "vfio-pci" {
+			t.Errorf("%s: processes %v with the driver %q, before topolet was replaced %v with vfio-pci", function, again.Pids, driver, pids[function])
+		}
+	}
+
+	deletePod(t.Context(), t, ns, p.Name)
+	for function, address := range addresses {
+		waitState(t, "the driver of "+address, driverOf(node, address), before[function])
+		override, err := node.ReadFile("/sys/bus/pci/devices/" + address + "/driver_override")
+		if err != nil || string(override) != "(null)\n" {
+			t.Errorf("the override that is left of %s is %q, %v", address, override, err)
+		}
 	}
 }
 
-func handOver(t *testing.T, node harness.Node, k kernelTopology, function, before string) {
-	ns := namespace(t)
-	claimFor(t, ns, "disk", "2", func(d *resourceapi.DeviceClaim) {
-		d.Requests = append(d.Requests, resourceapi.DeviceRequest{Name: "disk", Exactly: &resourceapi.ExactDeviceRequest{
-			DeviceClassName: "nvme-vfio.topolet.dev",
-			Selectors: []resourceapi.DeviceSelector{{CEL: &resourceapi.CELDeviceSelector{
-				Expression: fmt.Sprintf("device.attributes[%q].function == %q", draplugin.DriverName, function),
-			}}},
-		}})
-		d.Constraints = append(d.Constraints, resourceapi.DeviceConstraint{
-			MatchAttribute: ptr.To(resourceapi.FullyQualifiedName(deviceattribute.StandardDeviceAttributeNUMANode)),
-		})
-	})
-	p := podOn(node, "driver", "disk")
-	p.Spec.Containers[0].Args = []string{"-vfio=/dev/vfio/[0-9]*"}
-	create(t, ns, p)
-	got, g := running(t, ns, p.Name, "main"), grantOf(t, ns, "disk")
-	held := g.HardwareOf("disk")
-	if len(held) != 1 {
-		t.Fatalf("the claim has the devices %+v", held)
-	}
-	address := held[0].Address
-	numa, err := node.ReadFile("/sys/bus/pci/devices/" + address + "/numa_node")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("CPUs %s, disk %s of NUMA node %s", got.Allowed, address, numa)
-	if k.nodesOf(got.Allowed).String() != strings.TrimSpace(string(numa)) {
-		t.Errorf("CPUs %s are of NUMA node %s, the disk of %s", got.Allowed, k.nodesOf(got.Allowed), numa)
-	}
-	// The folder of a driver has its functions.
-	driver := func() string {
+// driverOf is the driver that a function has: its folder has the driver's functions.
+func driverOf(node harness.Node, address string) func() string {
+	return func() string {
 		for _, name := range []string{"nvme", "vfio-pci"} {
 			if _, err := node.ReadFile("/sys/bus/pci/drivers/" + name + "/" + address + "/vendor"); err == nil {
 				return name
@@ -68,35 +87,18 @@ func handOver(t *testing.T, node harness.Node, k kernelTopology, function, befor
 		}
 		return ""
 	}
-	waitState(t, "the driver of "+address, driver, "vfio-pci")
-
-	replaceDaemonOn(t, node)
-	if again := running(t, ns, p.Name, "main"); !slices.Equal(again.Pids, got.Pids) || driver() != "vfio-pci" {
-		t.Errorf("processes %v with the driver %q, before topolet was replaced %v with vfio-pci", again.Pids, driver(), got.Pids)
-	}
-
-	deletePod(t.Context(), t, ns, p.Name)
-	waitState(t, "the driver of "+address, driver, before)
-	override, err := node.ReadFile("/sys/bus/pci/devices/" + address + "/driver_override")
-	if err != nil || string(override) != "(null)\n" {
-		t.Errorf("the override that is left is %q, %v", override, err)
-	}
 }
 
-// profiledDisk has two virtual functions.
+// profiledDisk has two virtual functions as long as no profile says otherwise.
 const (
 	profiledDisk     = "0000:11:00.0"
 	virtualFunctions = "/sys/bus/pci/devices/" + profiledDisk + "/sriov_numvfs"
 )
 
-// profiled changes how many virtual functions a disk has, until it is installed otherwise.
-func profiled(t *testing.T, node harness.Node) {
-	waitState(t, "the number of virtual functions", reading(node, virtualFunctions), "2")
-	if err := cluster.Install(t.Context(), "config.devices[0].family=nvme",
-		"config.devices[0].profiles[0].match.busIDs[0]="+profiledDisk, "config.devices[0].profiles[0].virtualFunctions=1"); err != nil {
-		t.Fatal(err)
-	}
-	waitState(t, "the number of virtual functions, with a profile,", reading(node, virtualFunctions), "1")
+// waitVirtualFunctions waits until that disk has so many.
+func waitVirtualFunctions(t *testing.T, node harness.Node, want string) {
+	t.Helper()
+	waitState(t, "the number of virtual functions", reading(node, virtualFunctions), want)
 }
 
 // reading is what a file of the machine says.
