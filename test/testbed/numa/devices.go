@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/topolet/topolet/test/testbed/numa/guest"
+	"github.com/topolet/topolet/test/testbed/numa/machine"
 	"github.com/topolet/topolet/test/testbed/numa/qmp"
 )
 
@@ -76,10 +77,14 @@ func (m *Machine) Plug(ctx context.Context, id string) error {
 		return err
 	}
 	if d.VFs > 0 {
-		if err := guest.EnableVFs(address, d.VFs, func(path, content string) error { return ch.Write(ctx, path, content) }); err != nil {
+		if err := vfsOf(d).Enable(address, func(path, content string) error { return ch.Write(ctx, path, content) }); err != nil {
 			return err
 		}
 	}
 	m.Context.Log.Printf("plugged %s at %s in %.1fs", id, address, time.Since(begin).Seconds())
 	return nil
+}
+
+func vfsOf(d machine.Device) guest.VFs {
+	return guest.VFs{Count: d.VFs, Idle: d.Kind == machine.NVMe}
 }

@@ -180,7 +180,7 @@ func (m *Machine) guestConfig() ([]byte, error) {
 		BridgeAddress: netip.PrefixFrom(c.BridgeIP(), c.PodCIDR.Bits()),
 		Forward:       c.Ports.APIServer,
 		Channel:       guestChannelPort,
-		VFs:           map[string]int{},
+		VFs:           map[string]guest.VFs{},
 	}
 	for _, n := range m.layout.Nodes {
 		for _, d := range n.Devices {
@@ -191,7 +191,7 @@ func (m *Machine) guestConfig() ([]byte, error) {
 			if err != nil {
 				return nil, err
 			}
-			config.VFs[address] = d.VFs
+			config.VFs[address] = vfsOf(d)
 		}
 	}
 	for _, name := range []string{component.Containerd, component.Kubelet} {

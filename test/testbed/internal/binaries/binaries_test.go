@@ -137,3 +137,17 @@ func TestNamesAreUnique(t *testing.T) {
 		t.Errorf("a name occurs twice: %v", names)
 	}
 }
+
+func TestVersionOfQEMU(t *testing.T) {
+	for text, want := range map[string]int{
+		"QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2+deb13u1~bpo12+1)\nCopyright\n": 10,
+		"QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\n":                    7,
+		"QEMU emulator version 11\n": 0,
+		"something else":             0,
+		"":                           0,
+	} {
+		if got := qemuVersion(text); got != want {
+			t.Errorf("%q is version %d, want %d", text, got, want)
+		}
+	}
+}

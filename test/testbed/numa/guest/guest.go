@@ -43,10 +43,18 @@ type Config struct {
 	Forward int `json:"forward"`
 	// Channel is the port of the command channel.
 	Channel int `json:"channel"`
-	// VFs is how many SR-IOV functions to switch on, by PCI address.
-	VFs map[string]int `json:"vfs"`
+	// VFs are the SR-IOV functions to switch on, by PCI address.
+	VFs map[string]VFs `json:"vfs"`
 	// Components are the daemons, in the order in which they are started.
 	Components []Component `json:"components"`
+}
+
+// VFs are the SR-IOV functions of one PCI function.
+type VFs struct {
+	Count int `json:"count"`
+	// Idle ones get no driver: nobody uses them, and NVMe's would wait long for queues that
+	// they do not have.
+	Idle bool `json:"idle"`
 }
 
 // Uplink is the network function that leads to the host.

@@ -37,8 +37,8 @@ func Init(configFile string) error {
 	if err := cgroups(l); err != nil {
 		return err
 	}
-	for address, n := range c.VFs {
-		if err := EnableVFs(address, n, func(path, content string) error { return os.WriteFile(path, []byte(content), 0) }); err != nil {
+	for address, vfs := range c.VFs {
+		if err := vfs.Enable(address, func(path, content string) error { return os.WriteFile(path, []byte(content), 0) }); err != nil {
 			return err
 		}
 	}
@@ -53,15 +53,16 @@ func Init(configFile string) error {
 	return supervise(starter, append([]Component{{Spec: self}}, c.Components...))
 }
 
-// EnableVFs switches SR-IOV functions on, without drivers: nobody uses them,
-// and a driver would wait long for queues that they do not have.
-func EnableVFs(address string, n int, write func(path, content string) error) error {
+// Enable switches the VFs of the function at a PCI address on.
+func (v VFs) Enable(address string, write func(path, content string) error) error {
 	dir := "/sys/bus/pci/devices/" + address
-	if err := write(dir+"/sriov_drivers_autoprobe", "0"); err != nil {
-		return fmt.Errorf("keep drivers from the VFs of %s: %w", address, err)
+	if v.Idle {
+		if err := write(dir+"/sriov_drivers_autoprobe", "0"); err != nil {
+			return fmt.Errorf("keep drivers from the VFs of %s: %w", address, err)
+		}
 	}
-	if err := write(dir+"/sriov_numvfs", strconv.Itoa(n)); err != nil {
-		return fmt.Errorf("switch %d VFs of %s on: %w", n, address, err)
+	if err := write(dir+"/sriov_numvfs", strconv.Itoa(v.Count)); err != nil {
+		return fmt.Errorf("switch %d VFs of %s on: %w", v.Count, address, err)
 	}
 	return nil
 }

@@ -1,5 +1,4 @@
-// Package kernel provides the machine's kernel: the distribution's own for
-// virtual machines, fetched with apt without touching the host's
+// Package kernel provides the machine's kernel: the distribution's own, fetched with apt without touching the host's
 // configuration, unpacked into the cache and kept there.
 package kernel
 
@@ -24,9 +23,9 @@ type Kernel struct {
 	Modules []string
 }
 
-// wanted are the modules that the guest needs; what they depend on comes with
-// them.
-var wanted = []string{"virtio_blk", "virtio_net", "overlay", "bridge", "veth", "vfio_pci"}
+// wanted are the modules that the guest needs; what they depend on comes with them. The
+// file system asks for crc32c by another name than the module's.
+var wanted = []string{"crc32c_generic", "ext4", "virtio_blk", "virtio_net", "overlay", "bridge", "veth", "nvme", "igb", "igbvf", "vfio_iommu_type1", "vfio_pci"}
 
 // oldest is the first version with what the machine needs of cgroup v2.
 var oldest = [2]int{6, 12}

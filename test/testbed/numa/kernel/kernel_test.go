@@ -43,7 +43,7 @@ func TestTheNewestKernelOfTheCacheIsTaken(t *testing.T) {
 }
 
 func TestKernelPackage(t *testing.T) {
-	const description = "Package: linux-image-cloud-amd64\nVersion: 6.12.95-1\nDepends: linux-image-%s (= 6.12.95-1)\nSize: 1\n"
+	const description = "Package: linux-image-amd64\nVersion: 6.12.95-1\nDepends: linux-image-%s (= 6.12.95-1)\nSize: 1\n"
 	name, err := kernelPackage(strings.Replace(description, "%s", "6.12.95+deb12-cloud-amd64", 1))
 	if err != nil || name != "linux-image-6.12.95+deb12-cloud-amd64" {
 		t.Errorf("%q, %v", name, err)
@@ -53,25 +53,5 @@ func TestKernelPackage(t *testing.T) {
 	}
 	if _, err := kernelPackage(""); err == nil {
 		t.Error("a package that is not there was found")
-	}
-}
-
-func TestBackportsAreAtTheMirrorOfTheRelease(t *testing.T) {
-	const release = "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nVERSION_CODENAME=bookworm\nID=debian\n"
-	const targets = "http://security.mirror.example/debian-security bookworm-security main\nhttp://mirror.example/debian bookworm contrib\nhttp://mirror.example/debian bookworm main\n"
-	got, err := backportsSources(release, targets)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{"URIs: http://mirror.example/debian\n", "Suites: bookworm-backports\n", "Signed-By: /"} {
-		if !strings.Contains(got, want) {
-			t.Errorf("%q is missing in %q", want, got)
-		}
-	}
-	if _, err := backportsSources(release, "http://mirror.example/debian trixie main\n"); err == nil || !strings.Contains(err.Error(), "bookworm") {
-		t.Errorf("no source of the release: error %v", err)
-	}
-	if _, err := backportsSources("ID=fedora\nPRETTY_NAME=\"Fedora 44\"\n", targets); err == nil || !strings.Contains(err.Error(), "Fedora 44") {
-		t.Errorf("another distribution: error %v, want one that names it", err)
 	}
 }

@@ -83,12 +83,14 @@ func Args(l Layout, b Boot) ([]string, error) {
 		return nil, err
 	}
 	args := []string{
-		// Several threads are slower with this many CPUs, and QEMU 7.2 may
-		// crash with them.
+		// Several threads are faster under load, but QEMU 10.0 may end at boot with them,
+		// when one CPU uses the memory map that another one changes (iotlb_to_section).
 		"-accel", "tcg,thread=single,tb-size=512",
-		// The kernel reads the L3 groups where Intel has them: QEMU describes
-		// none with AMD's name. cx16 and la57 are emulated wrongly by 7.2.
-		"-cpu", "max,vendor=GenuineIntel,-la57,-cx16",
+		// The kernel reads the L3 groups where Intel has them: QEMU describes none with
+		// AMD's name. As Intel's CPUs do, it answers for a leaf of CPUID that is not there
+		// with the last one that is; QEMU 10.0 ends when that is 0x1f and the firmware
+		// looks for other hypervisors.
+		"-cpu", "max,vendor=GenuineIntel,-la57,-cx16,level=0x20",
 		"-machine", "q35",
 		"-nodefaults", "-no-user-config", "-display", "none",
 		"-chardev", "file,id=console,append=on,path=" + b.Console, "-serial", "chardev:console",
@@ -160,13 +162,14 @@ func (l Layout) pci() []string {
 			if d.Kind == NVMe {
 				args = append(args, "-blockdev", fmt.Sprintf("null-co,node-name=%s,size=%d,read-zeroes=on", namespace(d.ID), namespaceSize))
 			}
-			if d.VFs > 0 {
+			hasSubsystem := d.Kind == NVMe && d.VFs > 0
+			if hasSubsystem {
 				args = append(args, "-device", "nvme-subsys,id="+subsystem(d.ID))
 			}
 			// A map of strings and numbers always has a JSON form.
 			properties, _ := json.Marshal(d.Properties())
 			args = append(args, "-device", string(properties))
-			if d.VFs > 0 {
+			if hasSubsystem {
 				// It stays with the subsystem when the function is unplugged. QEMU makes
 				// the devices that are in JSON after all others.
 				args = append(args, "-device", fmt.Sprintf(`{"driver":"nvme-ns","bus":%q,"drive":%q}`, d.ID, namespace(d.ID)))
@@ -201,6 +204,8 @@ func (d Device) Properties() map[string]any {
 		}
 	case Network:
 		p["driver"], p["romfile"] = "virtio-net-pci", ""
+	case SRIOVNetwork:
+		p["driver"], p["romfile"] = "igb", ""
 	}
 	return p
 }

@@ -48,13 +48,15 @@ type Kind string
 const (
 	NVMe    Kind = "nvme"
 	Network Kind = "network"
+	// SRIOVNetwork is a network card that can have VFs.
+	SRIOVNetwork Kind = "sriov-network"
 )
 
 // Device is a PCI device, on a root port of its own below its node's PCI root.
 type Device struct {
 	ID   string
 	Kind Kind
-	// VFs is how many SR-IOV functions are switched on; only for NVMe.
+	// VFs is how many SR-IOV functions are switched on; not for Network.
 	VFs int
 }
 
@@ -68,7 +70,7 @@ func Layouts() []Layout {
 			Name:    DefaultLayout,
 			Sockets: 2, L3PerSocket: 3, CoresPerL3: 2, ThreadsPerCore: 2,
 			Nodes: []Node{
-				{L3: []int{0, 1}, Memory: 768, Hugepages: 32, Devices: []Device{{ID: "nvme0", Kind: NVMe, VFs: 2}, {ID: "net0", Kind: Network}}},
+				{L3: []int{0, 1}, Memory: 768, Hugepages: 32, Devices: []Device{{ID: "nvme0", Kind: NVMe, VFs: 2}, {ID: "net0", Kind: Network}, {ID: "sriov0", Kind: SRIOVNetwork, VFs: 2}}},
 				{L3: []int{2}, Memory: 512, Devices: []Device{{ID: "nvme1", Kind: NVMe}, {ID: "net1", Kind: Network}}},
 				{L3: []int{3, 4}, Memory: 768, Hugepages: 16, Devices: []Device{{ID: "nvme2", Kind: NVMe}, {ID: "net2", Kind: Network}}},
 				{L3: []int{5}, Memory: 512, Devices: []Device{{ID: "nvme3", Kind: NVMe}, {ID: "net3", Kind: Network}}},
@@ -214,11 +216,11 @@ func (l Layout) Validate() error {
 				fail("two devices are called %s", d.ID)
 			}
 			ids[d.ID] = true
-			if d.Kind != NVMe && d.Kind != Network {
-				fail("%s is a %q; there are %s and %s", d.ID, d.Kind, NVMe, Network)
+			if !slices.Contains([]Kind{NVMe, Network, SRIOVNetwork}, d.Kind) {
+				fail("%s is a %q; there are %s, %s and %s", d.ID, d.Kind, NVMe, Network, SRIOVNetwork)
 			}
-			if d.VFs > 0 && d.Kind != NVMe {
-				fail("%s cannot have VFs: only %s can", d.ID, NVMe)
+			if d.VFs > 0 && d.Kind == Network {
+				fail("%s cannot have VFs: only %s and %s can", d.ID, NVMe, SRIOVNetwork)
 			}
 		}
 	}
