@@ -37,7 +37,7 @@ test-unit: ## Unit and property tests with the race detector; needs no root.
 
 .PHONY: test-e2e
 test-e2e: testbed-test ## End-to-end tests on real clusters of their own (needs root).
-	go test -tags e2e -count=1 -timeout 60m -v ./test/e2e
+	go test -tags e2e -count=1 -timeout 80m -v ./test/e2e
 
 BENCHTIME ?= 1s
 

@@ -17,20 +17,19 @@ import (
 	"github.com/topolet/topolet/topology"
 )
 
-// examplesOnMachine runs every example that the machine can serve, one after the other,
-// and holds it against what it promises. One ends while the next one starts.
+// examplesOnMachine runs every example that the machine can serve and that needs more than
+// [TestExamples] has, one after the other, and holds it against what it promises. One ends
+// while the next one starts.
 func examplesOnMachine(t *testing.T, node harness.Node, k kernelTopology) {
 	ns := namespace(t)
 	published := slicesOf(t.Context(), t, node.Name)
 	for _, e := range allExamples(t) {
+		if e.NeedsOneCPU() {
+			continue
+		}
 		t.Run(e.Name, func(t *testing.T) {
 			if lacks := e.Lacks(published); lacks != "" {
 				t.Skip("the machine lacks", lacks)
-			}
-			if len(e.Claims) == 0 {
-				// What changes the pool while a container is being started reaches it
-				// with the next change only.
-				waitReleased(t.Context(), t)
 			}
 			begin := time.Now()
 			applyTo(t, ns, node.Name, e)

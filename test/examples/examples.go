@@ -134,6 +134,16 @@ func (e Example) count(need string) (int, error) {
 	return n, nil
 }
 
+// NeedsOneCPU reports whether a CPU is all that the example needs of a node, if that.
+func (e Example) NeedsOneCPU() bool {
+	for name, value := range e.Pod.Annotations {
+		if strings.HasPrefix(name, needs) && (name != needs+"cpus" || value != "1") {
+			return false
+		}
+	}
+	return true
+}
+
 // Lacks says what the example needs and a node with these ResourceSlices has not, or
 // nothing.
 func (e Example) Lacks(published []*resourceapi.ResourceSlice) string {

@@ -24,8 +24,9 @@ type Kernel struct {
 }
 
 // wanted are the modules that the guest needs; what they depend on comes with them. The
-// file system asks for crc32c by another name than the module's.
-var wanted = []string{"crc32c_generic", "ext4", "virtio_blk", "virtio_net", "overlay", "bridge", "veth", "nvme", "igb", "igbvf", "vfio_iommu_type1", "vfio_pci"}
+// file system asks for crc32c by another name than the module's, and runc for all of
+// netlink when it moves a network interface.
+var wanted = []string{"crc32c_generic", "ext4", "virtio_blk", "virtio_net", "overlay", "bridge", "veth", "nfnetlink", "xfrm_user", "nvme", "igb", "igbvf", "vfio_iommu_type1", "vfio_pci"}
 
 // oldest is the first version with what the machine needs of cgroup v2.
 var oldest = [2]int{6, 12}
