@@ -86,10 +86,19 @@ func (m numaMachine) hasDevice(ctx context.Context, t *testing.T, id string, nod
 	if err != nil {
 		t.Fatal(err)
 	}
-	class := map[machine.Kind]string{machine.NVMe: "0x010802", machine.Network: "0x020000"}[d.Kind]
+	class := map[machine.Kind]string{machine.NVMe: "0x010802", machine.Network: "0x020000", machine.SRIOVNetwork: "0x020000"}[d.Kind]
 	addresses := []string{address}
-	for vf := range d.VFs {
-		addresses = append(addresses, fmt.Sprintf("%s.%d", strings.TrimSuffix(address, ".0"), vf+1))
+	own, err := m.List(ctx, "/sys/bus/pci/devices/"+address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range own {
+		if strings.HasPrefix(e.Name, "virtfn") {
+			addresses = append(addresses, filepath.Base(e.Link))
+		}
+	}
+	if len(addresses) != 1+d.VFs {
+		t.Errorf("%s has %d VFs, want %d", address, len(addresses)-1, d.VFs)
 	}
 	for i, a := range addresses {
 		dir := "/sys/bus/pci/devices/" + a
