@@ -216,7 +216,7 @@ func TestLifeOfAMachine(t *testing.T) {
 	})
 
 	t.Run("devices go and come", func(t *testing.T) {
-		for id, node := range map[string]int{"nvme0": 0, "net2": 2} {
+		for id, node := range map[string]int{"nvme1": 1, "net2": 2} {
 			_, address, err := m.layout.Device(id)
 			if err != nil {
 				t.Fatal(err)

@@ -20,8 +20,13 @@ const plugLimit = time.Minute
 // Unplug takes a device of the layout out, as the slot's button does, and
 // returns when the guest has let it go.
 func (m *Machine) Unplug(ctx context.Context, id string) error {
-	if _, _, err := m.layout.Device(id); err != nil {
+	d, _, err := m.layout.Device(id)
+	if err != nil {
 		return err
+	}
+	if d.Kind == machine.NVMe && d.VFs > 0 {
+		// In nvme_subsys_unreserve_cntlids, also when its VFs are switched off before.
+		return fmt.Errorf("unplug %s: QEMU 10.0 ends when an NVMe function goes that can have VFs: unplug another", id)
 	}
 	monitor, err := m.monitor(ctx)
 	if err != nil {
