@@ -92,8 +92,14 @@ func TestNUMAMachine(t *testing.T) {
 	t.Run("idle siblings, local memory and isolated CPUs", func(t *testing.T) { configuredClaims(t, node, k) })
 	t.Run("CPUs and memory are where another driver's disk is", func(t *testing.T) { besideDisks(t, node, k) })
 	// What is installed is the same for all nodes; each time takes a while.
+	reinstall(t, "config.enforcement=Runtime", "config.devices[0].family=nvme",
+		"config.devices[0].profiles[0].match.busIDs[0]="+profiledDisk, "config.devices[0].profiles[0].virtualFunctions=1")
+	t.Run("a disk is set up as a profile says", func(t *testing.T) { waitVirtualFunctions(t, node, "1") })
+	t.Run("the runtime keeps containers off claimed CPUs", func(t *testing.T) { runtimeTier(t, node) })
+	// A profile is undone by a topolet that may write.
 	reinstall(t, "config.levels={l3,socket,machine}", "config.devices[0].family=nvme", "config.devices[0].manageBinding=true",
 		"config.devices[1].family=nic", "migration=true")
+	t.Run("without its profile a disk is as before", func(t *testing.T) { waitVirtualFunctions(t, node, "2") })
 	t.Run("CPUs and disks of topolet's own", func(t *testing.T) { ownDevices(t, node, k) })
 	t.Run("with all levels", func(t *testing.T) {
 		waitLevels(t, node)
@@ -101,12 +107,7 @@ func TestNUMAMachine(t *testing.T) {
 		t.Run("examples", func(t *testing.T) { examplesOnMachine(t, node, k) })
 		t.Logf("done %.1f s after the start", time.Since(begin).Seconds())
 	})
-	reinstall(t, "config.enforcement=Runtime", "config.devices[0].family=nvme",
-		"config.devices[0].profiles[0].match.busIDs[0]="+profiledDisk, "config.devices[0].profiles[0].virtualFunctions=1")
-	t.Run("a disk is set up as a profile says", func(t *testing.T) { waitVirtualFunctions(t, node, "1") })
-	t.Run("the runtime keeps containers off claimed CPUs", func(t *testing.T) { runtimeTier(t, node) })
 	reinstall(t)
-	t.Run("without its profile a disk is as before", func(t *testing.T) { waitVirtualFunctions(t, node, "2") })
 	t.Run("PCI functions are at their NUMA node and root", func(t *testing.T) { pciFunctions(t, node) })
 	t.Run("the kernel keeps everyone off claimed CPUs", func(t *testing.T) { kernelTier(t, node) })
 	t.Run("topolet dies while partitions are made", func(t *testing.T) { crashesOnMachine(t, node) })
