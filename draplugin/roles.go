@@ -24,9 +24,9 @@ func rolesOf(name string, config v1alpha1.DeviceConfig) ([]string, error) {
 		return nil, &v1alpha1.FieldError{Kind: kind, Field: "kind", Value: kind,
 			Remedy: fmt.Sprintf("it is for devices of %s, and %s is one of %s", strings.Join(config.Families(), " and "), name, family)}
 	}
-	if c, ok := config.(v1alpha1.PCIConfig); ok && c.LegacyEnv && !device.HasLegacyEnv(family) {
+	if c, ok := config.(v1alpha1.PCIConfig); ok && c.LegacyEnv && !slices.Contains(device.LegacyEnvFamilies(), family) {
 		return nil, &v1alpha1.FieldError{Kind: c.Kind, Field: "legacyEnv", Value: "true",
-			Remedy: "leave it out: there are no such variables for devices of " + family + ", only for qat and dsa"}
+			Remedy: "leave it out: there are no such variables for devices of " + family + ", only for " + strings.Join(device.LegacyEnvFamilies(), " and ")}
 	}
 	roles := map[string]bool{}
 	for _, role := range defaultRoles(name, family) {

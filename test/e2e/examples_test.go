@@ -31,6 +31,9 @@ func TestExamples(t *testing.T) {
 	for _, e := range allExamples(t) {
 		t.Run(e.Name, func(t *testing.T) {
 			if lacks := e.Lacks(published); lacks != "" {
+				if e.NeedsOneCPU() {
+					t.Fatal("no other test runs it, and this node lacks", lacks)
+				}
 				t.Skip("this node lacks", lacks)
 			}
 			ns := namespace(t)

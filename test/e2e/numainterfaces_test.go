@@ -116,20 +116,7 @@ func isHosts(node harness.Node, name string) func() string {
 // it has that, nobody gets the card as a whole.
 func ownVirtualFunction(t *testing.T, node harness.Node, k kernelTopology) {
 	ns := namespace(t)
-	withCard := func(function string) func(*resourceapi.DeviceClaim) {
-		return func(d *resourceapi.DeviceClaim) {
-			d.Requests = append(d.Requests, resourceapi.DeviceRequest{Name: "card", Exactly: &resourceapi.ExactDeviceRequest{
-				DeviceClassName: "nic.topolet.dev",
-				Selectors: []resourceapi.DeviceSelector{{CEL: &resourceapi.CELDeviceSelector{
-					Expression: fmt.Sprintf("device.attributes[%q].function == %q", draplugin.DriverName, function),
-				}}},
-			}})
-			d.Constraints = append(d.Constraints, resourceapi.DeviceConstraint{
-				MatchAttribute: ptr.To(resourceapi.FullyQualifiedName(deviceattribute.StandardDeviceAttributeNUMANode)),
-			})
-		}
-	}
-	claimFor(t, ns, "part", "2", withCard("vf"))
+	claimFor(t, ns, "part", "2", withFunction("card", "nic.topolet.dev", "vf"))
 	create(t, ns, podOn(node, "part", "part"))
 	got, card := running(t, ns, "part", "main"), grantOf(t, ns, "part").HardwareOf("card")
 	if len(card) != 1 || len(card[0].Interfaces) != 1 {
@@ -147,7 +134,7 @@ func ownVirtualFunction(t *testing.T, node harness.Node, k kernelTopology) {
 
 	// Who has the card as a whole has the say over its virtual functions, so it is asked for
 	// with the taint in mind.
-	claimFor(t, ns, "whole", "2", withCard("pf"), func(d *resourceapi.DeviceClaim) {
+	claimFor(t, ns, "whole", "2", withFunction("card", "nic.topolet.dev", "pf"), func(d *resourceapi.DeviceClaim) {
 		d.Requests[1].Exactly.Tolerations = []resourceapi.DeviceToleration{{
 			Key: draplugin.DriverName + "/" + string(device.ControlOnly), Operator: resourceapi.DeviceTolerationOpExists,
 		}}

@@ -26,17 +26,7 @@ func handedOver(t *testing.T, node harness.Node, k kernelTopology) {
 	p := podOn(node, "drivers")
 	p.Spec.Containers = nil
 	for function := range before {
-		claimFor(t, ns, function, "2", func(d *resourceapi.DeviceClaim) {
-			d.Requests = append(d.Requests, resourceapi.DeviceRequest{Name: "disk", Exactly: &resourceapi.ExactDeviceRequest{
-				DeviceClassName: "nvme-vfio.topolet.dev",
-				Selectors: []resourceapi.DeviceSelector{{CEL: &resourceapi.CELDeviceSelector{
-					Expression: fmt.Sprintf("device.attributes[%q].function == %q", draplugin.DriverName, function),
-				}}},
-			}})
-			d.Constraints = append(d.Constraints, resourceapi.DeviceConstraint{
-				MatchAttribute: ptr.To(resourceapi.FullyQualifiedName(deviceattribute.StandardDeviceAttributeNUMANode)),
-			})
-		})
+		claimFor(t, ns, function, "2", withFunction("disk", "nvme-vfio.topolet.dev", function))
 		c := workload(function, function)
 		c.Args = []string{"-vfio=/dev/vfio/[0-9]*"}
 		p.Spec.Containers = append(p.Spec.Containers, c)
@@ -74,6 +64,22 @@ func handedOver(t *testing.T, node harness.Node, k kernelTopology) {
 		if err != nil || string(override) != "(null)\n" {
 			t.Errorf("the override that is left of %s is %q, %v", address, override, err)
 		}
+	}
+}
+
+// withFunction adds a function of a device class, of this kind ("single", "pf", "vf"), on the
+// NUMA node of the claim's CPUs.
+func withFunction(request, class, function string) func(*resourceapi.DeviceClaim) {
+	return func(d *resourceapi.DeviceClaim) {
+		d.Requests = append(d.Requests, resourceapi.DeviceRequest{Name: request, Exactly: &resourceapi.ExactDeviceRequest{
+			DeviceClassName: class,
+			Selectors: []resourceapi.DeviceSelector{{CEL: &resourceapi.CELDeviceSelector{
+				Expression: fmt.Sprintf("device.attributes[%q].function == %q", draplugin.DriverName, function),
+			}}},
+		}})
+		d.Constraints = append(d.Constraints, resourceapi.DeviceConstraint{
+			MatchAttribute: ptr.To(resourceapi.FullyQualifiedName(deviceattribute.StandardDeviceAttributeNUMANode)),
+		})
 	}
 }
 

@@ -2,6 +2,7 @@ package device
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,8 +31,8 @@ const LegacyEnv = "legacy-env"
 // expect the addresses of the functions that they are handed, without the number.
 var legacyVFIO = map[string]string{"qat": "QAT", "dsa": "VFIO_BDF"}
 
-// HasLegacyEnv reports whether there are such variables for the vfio devices of a family.
-func HasLegacyEnv(family string) bool { return legacyVFIO[family] != "" }
+// LegacyEnvFamilies are the families whose vfio devices have such variables.
+func LegacyEnvFamilies() []string { return slices.Sorted(maps.Keys(legacyVFIO)) }
 
 // nameVFIO sets the variables of a function that is handed over.
 func (d *Device) nameVFIO(f topology.PCIFunction) {

@@ -74,9 +74,7 @@ func (Family) Discover(h *device.Host, problem func(error)) []device.Device {
 		default:
 			d.Taint(device.DriverLost, "other-driver")
 		}
-		if !handedOver {
-			d.Variables = t.variables
-		}
+		d.Variables = t.variables
 		for _, n := range t.nodes {
 			d.Nodes = append(d.Nodes, n)
 			if n.Role == Control {

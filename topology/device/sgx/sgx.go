@@ -19,11 +19,12 @@ import (
 
 const name = "sgx"
 
+// AESM is the role of the variable that tells an enclave's process to have quotes made by
+// the architectural enclave service, through the socket in /var/run/aesmd.
+const AESM = "aesm"
+
 // Roles of the nodes of EPC. A claim gets one of the two.
 const (
-	// AESM is the role of what tells an enclave's process to have quotes made by the
-	// architectural enclave service, through the socket in /var/run/aesmd.
-	AESM = "aesm"
 	// Enclave is for enclaves of the container's own processes: /dev/sgx_enclave. Claims
 	// get it by default.
 	Enclave = "enclave"
