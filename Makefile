@@ -36,8 +36,21 @@ test-unit: ## Unit and property tests with the race detector; needs no root.
 	go -C test/testbed test ./...
 
 .PHONY: test-e2e
-test-e2e: testbed-test ## End-to-end tests on real clusters of their own (needs root).
-	go test -tags e2e -count=1 -timeout 80m -v ./test/e2e
+test-e2e: testbed-build numa-packages ## End-to-end tests on real clusters of their own, two at a time (needs root).
+	@$(MAKE) --no-print-directory -j2 test-on-machine test-on-host
+
+# An emulated CPU takes one of this host's, however many the machine has: it leaves
+# room for the other tests.
+E2E := go test -tags e2e -count=1 -timeout 80m -v
+
+.PHONY: test-on-machine
+test-on-machine:
+	$(E2E) -run '^TestNUMAMachine$$' ./test/e2e -state /var/lib/topolet-e2e-machine -pod-cidr 10.219.0.0/24 2>&1 | sed -u 's/^/machine: /'
+
+.PHONY: test-on-host
+test-on-host:
+	$(E2E) -skip '^TestNUMAMachine$$' ./test/e2e 2>&1 | sed -u 's/^/host: /'
+	@$(MAKE) --no-print-directory testbed-test 2>&1 | sed -u 's/^/testbed: /'
 
 BENCHTIME ?= 1s
 

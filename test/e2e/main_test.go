@@ -18,6 +18,7 @@ import (
 
 var (
 	state = flag.String("state", "/var/lib/topolet-e2e", "state `folder` of the testbed")
+	pods  = flag.String("pod-cidr", "10.217.0.0/24", "IPv4 `network` of the pods")
 	keep  = flag.Bool("keep", false, "leave the testbed up, for looking at it and for a quick next run")
 
 	// cluster has topolet installed with default values.
@@ -42,7 +43,7 @@ func run(m *testing.M) (code int) {
 	ctx, cancel := context.WithTimeout(context.Background(), upLimit)
 	defer cancel()
 	var err error
-	cluster, err = harness.Up(ctx, *state, os.Stderr, "--pod-cidr", "10.217.0.0/24")
+	cluster, err = harness.Up(ctx, *state, os.Stderr, "--pod-cidr", *pods)
 	if cluster != nil && !*keep {
 		defer func() {
 			ctx, cancel := context.WithTimeout(context.Background(), downLimit)

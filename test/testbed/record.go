@@ -1,15 +1,12 @@
 package testbed
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/netip"
 	"os"
-	"strconv"
 
 	"github.com/topolet/topolet/test/testbed/internal/component"
 	"github.com/topolet/topolet/test/testbed/internal/host"
@@ -94,54 +91,4 @@ func choosePodCIDR(taken func(netip.Prefix) (bool, error)) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("this host has routes to %s and all that follow: choose a network with --pod-cidr", DefaultPodCIDR)
-}
-
-// choosePorts replaces every port that cannot be listened on by a free one.
-// Ports that inUse names belong to running components and are left alone. The
-// port named fixed is what a person asked for: it is refused, not replaced.
-func choosePorts(ctx context.Context, ports component.Ports, inUse map[int]bool, fixed int) (component.Ports, error) {
-	var failed error
-	taken := map[int]bool{}
-	ports.Each(func(_ string, port *int) { taken[*port] = true })
-	ports.Each(func(name string, port *int) {
-		if failed != nil || inUse[*port] || free(ctx, *port) {
-			return
-		}
-		if *port == fixed {
-			failed = fmt.Errorf("the port %d for the %s is in use: choose another, or leave the choice to the testbed", *port, name)
-			return
-		}
-		for range 50 {
-			p, err := anyFreePort(ctx)
-			if err != nil {
-				failed = err
-				return
-			}
-			if !taken[p] {
-				taken[p] = true
-				*port = p
-				return
-			}
-		}
-		failed = fmt.Errorf("no free port found for the %s", name)
-	})
-	return ports, failed
-}
-
-// free tries the port on all addresses, which fails when any has it.
-func free(ctx context.Context, port int) bool {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", ":"+strconv.Itoa(port))
-	if err != nil {
-		return false
-	}
-	return l.Close() == nil
-}
-
-func anyFreePort(ctx context.Context) (int, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }

@@ -138,7 +138,9 @@ func (t *Testbed) Up(ctx context.Context) error {
 	if before.NodeName != "" && (r.NodeName != before.NodeName || r.PodCIDR != before.PodCIDR) {
 		return fmt.Errorf("the cluster in %s has the node %s and the pod network %s, which cannot change while it lives: run `testbed down` first", t.layout.State, before.NodeName, before.PodCIDR)
 	}
-	if r.Ports, err = t.freePorts(ctx, r.Ports); err != nil {
+	var reserved reservations
+	defer reserved.release()
+	if r.Ports, err = t.freePorts(ctx, &reserved, r.Ports); err != nil {
 		return err
 	}
 	if err := r.save(t.layout.Record()); err != nil {
@@ -343,7 +345,7 @@ func (t *Testbed) builder() (binaries.Builder, error) {
 
 // freePorts keeps the ports of running components and replaces the others
 // where somebody else has them.
-func (t *Testbed) freePorts(ctx context.Context, ports component.Ports) (component.Ports, error) {
+func (t *Testbed) freePorts(ctx context.Context, reserved *reservations, ports component.Ports) (component.Ports, error) {
 	all, err := process.Finder{State: t.layout.State}.All()
 	if err != nil {
 		return ports, err
@@ -363,7 +365,7 @@ func (t *Testbed) freePorts(ctx context.Context, ports component.Ports) (compone
 			}
 		}
 	}
-	return choosePorts(ctx, ports, inUse, t.options.APIServerPort)
+	return reserved.choose(ctx, ports, inUse, t.options.APIServerPort)
 }
 
 // lock serialises the commands that change the testbed. The lock is gone with

@@ -106,19 +106,36 @@ func TestChoosePorts(t *testing.T) {
 	ports := component.DefaultPorts()
 	ports.Scheduler = taken
 
-	got, err := choosePorts(t.Context(), ports, nil, 0)
+	var first, second reservations
+	defer first.release()
+	defer second.release()
+	got, err := first.choose(t.Context(), ports, nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got.Scheduler == taken {
 		t.Error("a port that is in use was kept")
 	}
-	if got, err = choosePorts(t.Context(), ports, map[int]bool{taken: true}, 0); err != nil || got.Scheduler != taken {
+	other, err := second.choose(t.Context(), ports, nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chosen := map[int]bool{}
+	got.Each(func(_ string, port *int) { chosen[*port] = true })
+	other.Each(func(name string, port *int) {
+		if chosen[*port] {
+			t.Errorf("two clusters that come up at the same time have the port %d, the second one for its %s", *port, name)
+		}
+	})
+	first.release()
+	second.release()
+	if got, err = first.choose(t.Context(), ports, map[int]bool{taken: true}, 0); err != nil || got.Scheduler != taken {
 		t.Errorf("a running component lost its port: %+v, %v", got, err)
 	}
 	ports.APIServer = taken
 	ports.Scheduler = 10259
-	if _, err := choosePorts(t.Context(), ports, nil, taken); err == nil || !strings.Contains(err.Error(), "in use") {
+	first.release()
+	if _, err := first.choose(t.Context(), ports, nil, taken); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("a port that was asked for and is in use: error %v", err)
 	}
 }
