@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,15 +35,21 @@ type profiles struct {
 	engine *profile.Engine
 	ledger *allocator.Ledger
 	watch  *deviceWatch
+	notes  warner
 	// said are the results that people were told of.
 	said map[string]bool
 	// written says that something was written lately.
 	written bool
 }
 
+// warner attaches Events to the node.
+type warner interface {
+	Warn(ctx context.Context, reason, message string)
+}
+
 // newProfiles has the engine know what an earlier process has changed. It is nil if there
 // is nothing to do, which is when nothing is configured and nothing has to be restored.
-func newProfiles(ctx context.Context, stateDir string, host fs.FS, w sysfs.Writer, ledger *allocator.Ledger, watch *deviceWatch, list []profile.Profile) (*profiles, error) {
+func newProfiles(ctx context.Context, stateDir string, host fs.FS, w sysfs.Writer, ledger *allocator.Ledger, watch *deviceWatch, notes warner, list []profile.Profile) (*profiles, error) {
 	file := filepath.Join(stateDir, profilesName)
 	states, err := loadProfileStates(file)
 	if unusable, ok := errors.AsType[*profileStatesError](err); ok {
@@ -62,7 +69,7 @@ func newProfiles(ctx context.Context, stateDir string, host fs.FS, w sysfs.Write
 		}
 		return allocator.ReplaceFile(file, append(data, '\n'))
 	}
-	p := &profiles{host: host, ledger: ledger, watch: watch, said: map[string]bool{}}
+	p := &profiles{host: host, ledger: ledger, watch: watch, notes: notes, said: map[string]bool{}}
 	p.engine = profile.New(host, w, p, profileLimits, list, states, save)
 	return p, nil
 }
@@ -123,6 +130,7 @@ func (p *profiles) apply(ctx context.Context) (written bool) {
 		case profile.Failed:
 			if !p.said[text] {
 				logger.Error(r.Err, "The settings of a device cannot be changed", "address", r.Address, "profile", r.Profile)
+				p.notes.Warn(ctx, "ProfileFailed", cmp.Or(r.Profile, "what was there before profiles")+" cannot be applied: "+r.Err.Error())
 			}
 		case profile.Applied:
 		}

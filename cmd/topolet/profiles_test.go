@@ -35,6 +35,13 @@ type profileRig struct {
 	// meanwhile is called before a write.
 	meanwhile func()
 	writes    int
+	// events are those of the node.
+	events []string
+}
+
+// Warn implements warner.
+func (r *profileRig) Warn(_ context.Context, reason, message string) {
+	r.events = append(r.events, reason+": "+message)
 }
 
 func newProfileRig(t *testing.T) *profileRig {
@@ -83,7 +90,7 @@ func (r *profileRig) start(vfs int) *profiles {
 	if vfs >= 0 {
 		list = []profile.Profile{{Name: "devices[0].profiles[0]", Family: "gpu", Profile: v1alpha1.Profile{VirtualFunctions: &vfs}}}
 	}
-	p, err := newProfiles(r.Context(), r.stateDir, r.root, r, r.ledger, r.watch, list)
+	p, err := newProfiles(r.Context(), r.stateDir, r.root, r, r.ledger, r.watch, r, list)
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -181,6 +188,10 @@ func TestAFunctionThatFailsIsAvailableAsBefore(t *testing.T) {
 	p := r.start(5)
 	if p.apply(t.Context()) || len(p.said) != 1 {
 		t.Errorf("people are told %v", p.said)
+	}
+	p.apply(t.Context()) // They are told once.
+	if len(r.events) != 1 || !strings.HasPrefix(r.events[0], "ProfileFailed: devices[0].profiles[0] cannot be applied: "+graphics+": ") {
+		t.Errorf("the node's events are %q", r.events)
 	}
 	if err := r.grant(graphicsDevice); err != nil {
 		t.Error(err)

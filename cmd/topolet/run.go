@@ -233,7 +233,7 @@ func run(ctx context.Context, opts runOptions) error {
 	}
 	guard.StandInFor(runtime)
 	// What claims and containers have is known, and nothing is published yet.
-	profiles, err := newProfiles(ctx, opts.stateDir, host, writer, ledger, devices, profile.Of(config))
+	profiles, err := newProfiles(ctx, opts.stateDir, host, writer, ledger, devices, notes, profile.Of(config))
 	if err != nil {
 		return err
 	}

@@ -124,6 +124,31 @@ func scenarios() map[string]scenario {
 				qat/state down
 				qat/cfg_services sym;asym`),
 		},
+		"saving power": {
+			"qat", "[{pmIdle: false, virtualFunctions: 4}]", qat,
+			func(g *rig) { g.must(devices+qat+"/sriov_numvfs", "4") },
+			lines(qat, `sriov_numvfs 0
+				qat/state down
+				qat/pm_idle_enabled 0
+				qat/state up
+				sriov_numvfs 4`),
+			lines(qat, `sriov_numvfs 0
+				qat/state down
+				qat/pm_idle_enabled 1
+				qat/state up
+				sriov_numvfs 4`),
+		},
+		"services and saving power": {
+			"qat", "[{services: [dc], pmIdle: false, virtualFunctions: 0}]", qat, nil,
+			lines(qat, `qat/state down
+				qat/cfg_services dc
+				qat/pm_idle_enabled 0
+				qat/state up`),
+			lines(qat, `qat/state down
+				qat/cfg_services sym;asym
+				qat/pm_idle_enabled 1
+				qat/state up`),
+		},
 		"resets": {
 			"qat", "[{autoReset: true}]", qat,
 			func(g *rig) { g.must(devices+qat+"/sriov_numvfs", "4") },
@@ -488,6 +513,9 @@ func TestWhatCannotBeHadIsRefusedBeforeTheFirstWrite(t *testing.T) {
 		"a driver without resets": {"qat", "[{autoReset: true}]", qat, func(g *rig) {
 			g.Remove("/sys/devices/pci0000:6b/" + qat + "/qat/auto_reset")
 		}, qat + "/qat/auto_reset): leave it out"},
+		"a driver that always saves power": {"qat", "[{pmIdle: false, virtualFunctions: 0}]", qat, func(g *rig) {
+			g.Remove("/sys/devices/pci0000:6b/" + qat + "/qat/pm_idle_enabled")
+		}, qat + "/qat/pm_idle_enabled): leave it out"},
 		"a device that cannot be divided": {"dsa", twoQueues, dsa, func(g *rig) {
 			g.File("/sys/devices/pci0000:6a/"+dsa+"/dsa0/configurable", "0")
 		}, "it cannot be divided"},

@@ -15,6 +15,7 @@ const (
 	qatState    = "qat/state"
 	qatServices = "qat/cfg_services"
 	qatReset    = "qat/auto_reset"
+	qatPMIdle   = "qat/pm_idle_enabled"
 )
 
 // qat is the family of QuickAssist accelerators, which have services beside virtual
@@ -33,19 +34,26 @@ func (q qat) want(f function, p v1alpha1.Profile) (Settings, error) {
 	if len(p.Services) > 0 {
 		want[qatServices], want[qatState] = strings.Join(p.Services, ";"), "up"
 	}
+	if p.PMIdle != nil {
+		want[qatPMIdle], want[qatState] = truth(*p.PMIdle), "up"
+	}
 	if p.AutoReset != nil {
 		want[qatReset] = map[bool]string{true: "on", false: "off"}[*p.AutoReset]
 	}
 	return want, nil
 }
 
-// writes changes services while the accelerator is down, which is when it has no virtual
-// functions, and puts these up after it.
+// writes changes services and the saving of power while the accelerator is down, which is
+// when it has no virtual functions, and puts these up after it.
 func (q qat) writes(f function, now, want Settings) []Write {
 	var list writes
-	_, services := Settings{qatServices: now[qatServices]}.differs(pick(want, qatServices))
+	differs := func(name string) bool {
+		_, differs := now.differs(pick(want, name))
+		return differs
+	}
+	services, pmIdle := differs(qatServices), differs(qatPMIdle)
 	goesDown := want[qatState] == "down" && now[qatState] != "down"
-	if services || goesDown {
+	if services || pmIdle || goesDown {
 		if n, _ := strconv.Atoi(now[numVFs]); n > 0 {
 			list.add(f.dir()+numVFs, "0", "switch the virtual functions off")
 			now = with(now, numVFs, "0")
@@ -57,6 +65,9 @@ func (q qat) writes(f function, now, want Settings) []Write {
 	}
 	if services {
 		list.add(f.dir()+qatServices, want[qatServices], "choose its services")
+	}
+	if pmIdle {
+		list.add(f.dir()+qatPMIdle, want[qatPMIdle], "choose whether it saves power while idle")
 	}
 	if want[qatState] == "up" && now[qatState] != "up" {
 		list.add(f.dir()+qatState, "up", "start it again")

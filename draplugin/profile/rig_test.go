@@ -83,7 +83,7 @@ func newRig(t *testing.T, only ...string) *rig {
 	add(devicetest.Function{Path: "/sys/devices/pci0000:6b/" + qat, Vendor: 0x8086, Device: 0x4940, Class: 0x0b4000, Group: 120, Driver: "4xxx"}, "4941", 4)
 	add(devicetest.Function{Path: "/sys/devices/pci0000:6d/" + dlb, Vendor: 0x8086, Device: 0x2710, Class: 0x0b4000, Group: 140, Driver: "dlb2"}, "2711", 16)
 	if has(qat) {
-		h.Files("/sys/devices/pci0000:6b/"+qat+"/qat", map[string]string{"state": "up", "cfg_services": "sym;asym", "auto_reset": "off"})
+		h.Files("/sys/devices/pci0000:6b/"+qat+"/qat", map[string]string{"state": "up", "cfg_services": "sym;asym", "auto_reset": "off", "pm_idle_enabled": "1"})
 	}
 	h.Files("/proc/self", map[string]string{"mountinfo": "22 1 0:21 / /sys rw - sysfs sysfs rw", "net/route": "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT", "net/ipv6_route": ""})
 	h.Link("/proc/net", "/proc/self/net")

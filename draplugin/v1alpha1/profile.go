@@ -32,6 +32,9 @@ type Profile struct {
 	Services []string `json:"services,omitempty"`
 	// AutoReset says whether the driver resets an accelerator (qat) that has failed.
 	AutoReset *bool `json:"autoReset,omitempty"`
+	// PMIdle says whether an accelerator (qat) saves power while it has nothing to do.
+	// VirtualFunctions must be given too, because those that there are vanish when it changes.
+	PMIdle *bool `json:"pmIdle,omitempty"`
 
 	// Groups divide an accelerator (dsa, iaa). They are all that it then has.
 	Groups []WorkQueueGroup `json:"groups,omitempty"`
@@ -145,6 +148,7 @@ func (p *Profile) check(family, kind, field string) error {
 		{"probeVirtualFunctions", p.ProbeVirtualFunctions != nil, virtualizable},
 		{"services", len(p.Services) > 0, []string{"qat"}},
 		{"autoReset", p.AutoReset != nil, []string{"qat"}},
+		{"pmIdle", p.PMIdle != nil, []string{"qat"}},
 		{"groups", len(p.Groups) > 0, divisible},
 		{"resources", len(p.Resources) > 0, []string{"dlb"}},
 	} {
@@ -179,8 +183,8 @@ func (p *Profile) check(family, kind, field string) error {
 			return bad(field, s, "use dcc alone")
 		}
 	}
-	if len(p.Services) > 0 && p.VirtualFunctions == nil {
-		return bad(".virtualFunctions", "", "say how many there shall be: those that there are vanish when services change")
+	if (len(p.Services) > 0 || p.PMIdle != nil) && p.VirtualFunctions == nil {
+		return bad(".virtualFunctions", "", "say how many there shall be: those that there are vanish when services or pmIdle change")
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Resources)) {
 		n := p.Resources[name]

@@ -14,7 +14,7 @@ func TestProfilesOfTheConfiguration(t *testing.T) {
 	c, err := DecodeConfiguration([]byte(configuration + `
 - family: gpu
   profiles: [{match: {busIDs: ["0000:3a:00.0"], deviceIDs: ["0x56c0"]}, virtualFunctions: 0, probeVirtualFunctions: false}]
-- {family: qat, profiles: [{services: [dc, asym], virtualFunctions: 16, autoReset: false}, {match: {deviceIDs: ["0x4948"]}, autoReset: true}]}
+- {family: qat, profiles: [{services: [dc, asym], virtualFunctions: 16, autoReset: false, pmIdle: true}, {match: {deviceIDs: ["0x4948"]}, autoReset: true}]}
 - family: dsa
   profiles:
   - groups:
@@ -32,7 +32,7 @@ func TestProfilesOfTheConfiguration(t *testing.T) {
 			VirtualFunctions: ptr.To(0), ProbeVirtualFunctions: ptr.To(false),
 		}}},
 		{Family: "qat", Profiles: []Profile{
-			{Services: []string{"dc", "asym"}, VirtualFunctions: ptr.To(16), AutoReset: ptr.To(false)},
+			{Services: []string{"dc", "asym"}, VirtualFunctions: ptr.To(16), AutoReset: ptr.To(false), PMIdle: ptr.To(true)},
 			{Match: ProfileMatch{DeviceIDs: []string{"0x4948"}}, AutoReset: ptr.To(true)},
 		}},
 		{Family: "dsa", Profiles: []Profile{{Groups: []WorkQueueGroup{{Engines: 2, ReadBuffers: 8, WorkQueues: []WorkQueue{
@@ -67,6 +67,8 @@ func TestProfilesThatNoFunctionCanHaveAreRefused(t *testing.T) {
 		{"gpu", `match: {deviceIDs: ["0x56c0", "56c0"]}, virtualFunctions: 1`, `match.deviceIDs[1]: "56c0" is not valid: write four hexadecimal digits`},
 		{"gpu", `match: {deviceIDs: ["0x56C0"]}, virtualFunctions: 1`, `match.deviceIDs[0]`},
 		{"qat", "services: [dc], autoReset: true", `virtualFunctions: "" is not valid: say how many there shall be`},
+		{"qat", "pmIdle: true", `virtualFunctions: "" is not valid: say how many there shall be`},
+		{"dlb", "pmIdle: true", `profiles[0].pmIdle: "dlb" is not valid: leave it out: only qat can have it`},
 		{"qat", "services: [dc, cy], virtualFunctions: 0", `services[1]: "cy" is not valid: use some of sym, asym, dc, dcc, decomp`},
 		{"qat", "services: [dc, dc], virtualFunctions: 0", `services[1]: "dc" is not valid: name each service once`},
 		{"qat", "services: [dcc, sym], virtualFunctions: 0", `services[0]: "dcc" is not valid: use dcc alone`},
