@@ -52,6 +52,8 @@ const (
 type handoverRig struct {
 	*rig
 	kernel *devicetest.Kernel
+	// families make the devices of the host.
+	families func(*rebind.Rebinder) []device.Family
 	// limits are those of the next driver that is started.
 	limits rebind.Limits
 
@@ -126,9 +128,22 @@ func newHandoverRig(t *testing.T) *handoverRig {
 			return nil
 		}})
 	}
-	m := h.Open().Machine
-	r := &handoverRig{kernel: k, limits: rebind.Limits{Write: time.Minute, Wait: time.Minute}, left: -1}
-	root, err := topology.OpenRoot(h.Dir)
+	return newHandoverRigOn(t, k, func(rebinder *rebind.Rebinder) []device.Family {
+		managed := func(f device.Family) device.Family {
+			return device.Managed{Family: f, Driver: rebinder.Driver, Twins: f.Name() != "pci"}
+		}
+		return []device.Family{
+			managed(gpu.Family{}), managed(nic.Family{}), managed(nvme.Family{}),
+			managed(pciselect.Family{Managed: true, Entries: []pciselect.Entry{{Name: "card", Match: pciselect.Match{Vendor: "0x1234"}, Expose: pciselect.VFIO}}}),
+		}
+	})
+}
+
+func newHandoverRigOn(t *testing.T, k *devicetest.Kernel, families func(*rebind.Rebinder) []device.Family) *handoverRig {
+	t.Helper()
+	m := k.Open().Machine
+	r := &handoverRig{kernel: k, families: families, limits: rebind.Limits{Write: time.Minute, Wait: time.Minute}, left: -1}
+	root, err := topology.OpenRoot(k.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,12 +172,7 @@ func (r *handoverRig) restart(t *testing.T) {
 // look has the ledger know the devices.
 func (r *handoverRig) look(t *testing.T) {
 	t.Helper()
-	managed := func(f device.Family) device.Family {
-		return device.Managed{Family: f, Driver: r.opts.Rebinder.Driver, Twins: f.Name() != "pci"}
-	}
-	devices, problems := device.Discover(device.NewHost(r.opts.Root, r.machine),
-		managed(gpu.Family{}), managed(nic.Family{}), managed(nvme.Family{}),
-		managed(pciselect.Family{Managed: true, Entries: []pciselect.Entry{{Name: "card", Match: pciselect.Match{Vendor: "0x1234"}, Expose: pciselect.VFIO}}}))
+	devices, problems := device.Discover(device.NewHost(r.opts.Root, r.machine), r.families(r.opts.Rebinder)...)
 	for _, problem := range problems {
 		t.Log(problem)
 	}

@@ -93,7 +93,7 @@ func readBigServer(t testing.TB) (*topology.Machine, []device.Device) {
 		name := fmt.Sprintf("eth%d", node)
 		h.Files(port.Path+"/net/"+name, map[string]string{"address": fmt.Sprintf("0c:42:a1:00:00:%02x", node), "mtu": "1500", "type": "1", "speed": "100000", "operstate": "up"})
 		dsa := function(node, bus+2, "01.0", 0x8086, 0x0b25, 0x088000, "idxd")
-		queue(h, dsa, node)
+		queue(h, dsa, "dsa", node)
 		if node%2 == 0 {
 			pf := function(node, bus+3, "00.0", 0x8086, 0x4940, 0x0b4000, "4xxx")
 			h.Files(pf.Path, map[string]string{"sriov_totalvfs": "16", "sriov_numvfs": "16", "qat/state": "up", "qat/cfg_services": "sym;asym"})
@@ -114,9 +114,9 @@ func readBigServer(t testing.TB) (*topology.Machine, []device.Device) {
 	return host.Machine, devices
 }
 
-// queue gives an accelerator one work queue for programs.
-func queue(h *devicetest.Host, f devicetest.Function, n int) {
-	dir := fmt.Sprintf("%s/dsa%d", f.Path, n)
+// queue gives an accelerator, dsa or iax, one work queue for programs.
+func queue(h *devicetest.Host, f devicetest.Function, kind string, n int) {
+	dir := fmt.Sprintf("%s/%s%d", f.Path, kind, n)
 	h.Files(dir, map[string]string{
 		"version": "0x100", "state": "enabled", "errors": "00000000", "clients": "0", "max_work_queues": "8", "pasid_enabled": "1",
 		fmt.Sprintf("engine%d.0/group_id", n): "0", fmt.Sprintf("group%d.0/engines", n): fmt.Sprintf("engine%d.0", n),
@@ -127,8 +127,8 @@ func queue(h *devicetest.Host, f devicetest.Function, n int) {
 		"name": "app", "driver_name": "user", "clients": "0", "block_on_fault": "1", "cdev_minor": "0",
 		"max_transfer_size": "2097152", "max_batch_size": "32",
 	})
-	h.Files(dir+"/"+name+"/dsa!"+name, map[string]string{
-		"dev": fmt.Sprintf("511:%d", n), "uevent": fmt.Sprintf("MAJOR=511\nMINOR=%d\nDEVNAME=dsa/%s", n, name),
+	h.Files(dir+"/"+name+"/"+kind+"!"+name, map[string]string{
+		"dev": fmt.Sprintf("511:%d", n), "uevent": fmt.Sprintf("MAJOR=511\nMINOR=%d\nDEVNAME=%s/%s", n, kind, name),
 	})
 }
 
