@@ -39,9 +39,9 @@ type deviceWatch struct {
 	// own are the devices, by address, of functions that were not handed over for a claim
 	// when they were last seen.
 	own map[string][]device.Device
-	// fatal is, by address, how many fatal errors functions had reported when they were
-	// first seen. More than that make a device unhealthy.
-	fatal map[string]uint64
+	// fatal tells whether functions have reported fatal errors since they were first seen,
+	// which makes a device unhealthy.
+	fatal *errorCounts
 	// pending are the functions, by address, that wait for their profiles, and withheld is
 	// the one that is being changed, or empty.
 	pending  map[string]bool
@@ -51,7 +51,19 @@ type deviceWatch struct {
 }
 
 func newDeviceWatch(host fs.FS, families []device.Family, stuck func(address string) error) *deviceWatch {
-	return &deviceWatch{host: host, families: families, stuck: stuck, fatal: map[string]uint64{}, said: map[string]bool{}}
+	return &deviceWatch{host: host, families: families, stuck: stuck, fatal: &errorCounts{errorCountsContent: errorCountsContent{Fatal: map[string]uint64{}}}, said: map[string]bool{}}
+}
+
+// remember has the watch know the errors that an earlier process has seen, and keep those
+// that it sees. It is to be called before the first look.
+func (w *deviceWatch) remember(ctx context.Context, stateDir string) {
+	if len(w.families) == 0 {
+		return
+	}
+	var err error
+	if w.fatal, err = loadErrorCounts(stateDir, w.host); err != nil {
+		klog.FromContext(ctx).Error(err, "Devices that had failed before are taken for sound ones")
+	}
 }
 
 // tell has the ledger know the devices as they are now, and reports whether they have
@@ -80,6 +92,9 @@ func (w *deviceWatch) look(ctx context.Context, m *topology.Machine, grants func
 	devices = w.asTheyWere(devices, away)
 	devices = tainted(devices, device.ProfilePending, func(d device.Device) bool { return w.pending[d.Use.Owner] })
 	w.addFatalErrors(host, devices)
+	if err := w.fatal.save(); err != nil {
+		problems = append(problems, err)
+	}
 	w.say(ctx, problems)
 	if reflect.DeepEqual(devices, w.devices) {
 		return false
@@ -144,12 +159,7 @@ func (w *deviceWatch) addFatalErrors(host *device.Host, devices []device.Device)
 		if err != nil || !known || d.Personality == device.Monitor {
 			continue
 		}
-		n := host.FatalErrors(f)
-		before, seen := w.fatal[d.Address]
-		switch {
-		case !seen || n < before: // the count starts again when a function is plugged in
-			w.fatal[d.Address] = n
-		case n > before:
+		if w.fatal.rose(d.Address, host.FatalErrors(f)) {
 			d.Taint(device.Unhealthy, "aer-fatal")
 		}
 	}
@@ -161,7 +171,7 @@ func (w *deviceWatch) say(ctx context.Context, problems []error) {
 	for _, problem := range problems {
 		now[problem.Error()] = true
 		if !w.said[problem.Error()] {
-			klog.FromContext(ctx).Error(problem, "A device cannot be published")
+			klog.FromContext(ctx).Error(problem, "A problem with the devices")
 		}
 	}
 	w.said = now

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -23,7 +25,13 @@ func TestDevicesAreLookedAtAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close() //nolint:errcheck // only read
-	w := newDeviceWatch(root, []device.Family{npu.Family{}}, nil)
+	var w *deviceWatch
+	stateDir := t.TempDir()
+	start := func() {
+		w = newDeviceWatch(root, []device.Family{npu.Family{}}, nil)
+		w.remember(t.Context(), stateDir)
+	}
+	start()
 	look := func(wantChange bool, want ...device.Taint) {
 		t.Helper()
 		m, err := topology.Discover(root)
@@ -44,10 +52,46 @@ func TestDevicesAreLookedAtAgain(t *testing.T) {
 	broken := device.Taint{Reason: device.Unhealthy, Value: "aer-fatal"}
 	look(true, broken)
 	look(false, broken)
-	h.File(f.Path+"/aer_dev_fatal", "Undefined 0\nTOTAL_ERR_FATAL 0")
+	start() // another process does not forget it
+	look(true, broken)
+	h.File("/proc/sys/kernel/random/boot_id", "another-boot")
+	start() // what counted in the run of the machine before is of no use
 	look(true)
+	h.File(f.Path+"/aer_dev_fatal", "Undefined 0\nTOTAL_ERR_FATAL 0")
+	look(false)
+	h.File(f.Path+"/aer_dev_fatal", "Undefined 0\nTOTAL_ERR_FATAL 1")
+	look(true, broken)
+	for _, content := range []string{"{", `{"version":2,"bootID":"another-boot","fatal":{"0000:00:0b.0":1}}`, `{"version":1,"bootID":"another-boot"}`} {
+		if err := os.WriteFile(filepath.Join(stateDir, errorCountsName), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		start()
+		look(true)
+	}
 	h.Remove(f.Path + "/driver")
 	look(true, device.Taint{Reason: device.DriverLost})
+}
+
+func TestErrorCountsThatCannotBeSavedAreSavedLater(t *testing.T) {
+	h := devicetest.New(t)
+	stateDir := filepath.Join(t.TempDir(), "state")
+	c, err := loadErrorCounts(stateDir, os.DirFS(h.Dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.rose("0000:00:0b.0", 1)
+	if err := c.save(); err == nil {
+		t.Error("a file in a folder that is not there is saved")
+	}
+	if err := os.Mkdir(stateDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.save(); err != nil {
+		t.Fatal(err)
+	}
+	if c, err = loadErrorCounts(stateDir, os.DirFS(h.Dir)); err != nil || !c.rose("0000:00:0b.0", 2) {
+		t.Errorf("the counts are %v, %v", c.Fatal, err)
+	}
 }
 
 func TestEveryFamilyOfTheConfigurationExists(t *testing.T) {

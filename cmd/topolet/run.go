@@ -186,6 +186,7 @@ func run(ctx context.Context, opts runOptions) error {
 	}
 	logger.Info("Restored the ledger", "grants", len(grants), "onlineCPUs", watch.machine.Online.String(), "reservedCPUs", policy.ReservedCPUs.String())
 
+	devices.remember(ctx, opts.stateDir)
 	devices.tell(ctx, ledger)
 	look := func(ctx context.Context) {
 		if devices.tell(ctx, ledger) {
