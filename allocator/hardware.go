@@ -20,6 +20,8 @@ type Hardware struct {
 	// Nodes and Links are those that the claim's containers get.
 	Nodes []device.Node `json:"nodes,omitempty"`
 	Links []device.Link `json:"links,omitempty"`
+	// Mounts are the host's folders that they see.
+	Mounts []device.Mount `json:"mounts,omitempty"`
 	// Variables are those of the containers' environment.
 	Variables []device.Variable `json:"variables,omitempty"`
 	// Interfaces are the network interfaces, by the host's names, that are theirs alone.
@@ -80,6 +82,7 @@ func hardware(d *device.Device, r Request) *Hardware {
 	}
 	h.Nodes = wanted(d.Nodes, r)
 	h.Links = ofRoles(d.Links, func(l device.Link) string { return l.Role }, r)
+	h.Mounts = ofRoles(d.Mounts, func(m device.Mount) string { return m.Role }, r)
 	h.Variables = ofRoles(d.Variables, func(v device.Variable) string { return v.Role }, r)
 	return h
 }
@@ -178,10 +181,10 @@ func (inv *Inventory) refreshed(g Grant) (Grant, bool) {
 		if len(now.Nodes) == 0 {
 			// Its driver is lost at the moment: nodes that cannot be opened are better than a
 			// container that does not know.
-			now.Nodes, now.Links, now.Variables = p.Hardware.Nodes, p.Hardware.Links, p.Hardware.Variables
+			now.Nodes, now.Links, now.Mounts, now.Variables = p.Hardware.Nodes, p.Hardware.Links, p.Hardware.Mounts, p.Hardware.Variables
 		}
 		if slices.Equal(now.Nodes, p.Hardware.Nodes) && slices.Equal(now.Links, p.Hardware.Links) &&
-			slices.Equal(now.Variables, p.Hardware.Variables) && slices.Equal(now.Interfaces, p.Hardware.Interfaces) {
+			slices.Equal(now.Mounts, p.Hardware.Mounts) && slices.Equal(now.Variables, p.Hardware.Variables) && slices.Equal(now.Interfaces, p.Hardware.Interfaces) {
 			continue
 		}
 		if !changed {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"k8s.io/utils/cpuset"
@@ -123,6 +124,7 @@ func (f cdiFolder) specOf(g allocator.Grant) (*cdispec.Spec, error) {
 			ContainerEdits: cdispec.ContainerEdits{
 				Env:         environment(g, request),
 				DeviceNodes: deviceNodes(g, request),
+				Mounts:      mounts(g, request),
 				Hooks:       f.hooks(g, request),
 			},
 		})
@@ -202,6 +204,19 @@ func deviceNodes(g allocator.Grant, request string) []*cdispec.DeviceNode {
 		}
 	}
 	return nodes
+}
+
+// mounts are the host's folders that a request's devices come with, each once.
+func mounts(g allocator.Grant, request string) []*cdispec.Mount {
+	var list []*cdispec.Mount
+	for _, h := range g.HardwareOf(request) {
+		for _, m := range h.Mounts {
+			if !slices.ContainsFunc(list, func(other *cdispec.Mount) bool { return other.HostPath == m.Path }) {
+				list = append(list, &cdispec.Mount{HostPath: m.Path, ContainerPath: m.Path, Options: []string{"rbind", "ro", "nosuid", "nodev", "noexec"}})
+			}
+		}
+	}
+	return list
 }
 
 func envName(prefix string, uid allocator.ClaimUID, request string) string {

@@ -478,6 +478,24 @@ func TestParametersOfDevices(t *testing.T) {
 	if len(old) != 1 || old[0].Name != "QAT" || old[0].Value != "0000:13:00.1" {
 		t.Errorf("a claim that wants the old names has %+v", old)
 	}
+	if err := prepare("quotes", "sgx-epc-node0", `{"apiVersion":"topolet.dev/v1alpha1","kind":"SGXConfig","quoteProvider":"AESMDHost"}`); err != nil {
+		t.Fatal(err)
+	}
+	cache, err := cdi.NewCache(cdi.WithSpecDirs(r.cdiDir), cdi.WithAutoRefresh(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := &specs.Spec{}
+	if _, err := cache.InjectDevices(spec, deviceID("quotes", "dev")); err != nil {
+		t.Fatal(err)
+	}
+	folder := []specs.Mount{{Destination: "/var/run/aesmd", Source: "/var/run/aesmd", Options: []string{"rbind", "ro", "nosuid", "nodev", "noexec"}}}
+	if diff := cmp.Diff(folder, spec.Mounts); diff != "" {
+		t.Errorf("mounts of a claim that has the host's service make quotes -want +got:\n%s", diff)
+	}
+	if err := prepare("own-driver", "dsa-0000-12-01-0-wq0", legacy); err == nil || !strings.Contains(err.Error(), `legacyEnv: "true" is not valid: leave it out: there are such variables for devices that end in -vfio only`) {
+		t.Errorf("the old names for a device with a driver of its own: %v", err)
+	}
 	for parameters, said := range map[string]string{
 		legacy: `PCIConfig field legacyEnv: "true" is not valid: leave it out: there are no such variables for devices of gpu`,
 		`{"apiVersion":"topolet.dev/v1alpha1","kind":"GPUConfig","accessMode":"Everything"}`: `GPUConfig field accessMode: "Everything" is not valid: use All (the default) or Render`,

@@ -28,6 +28,10 @@ func rolesOf(name string, config v1alpha1.DeviceConfig) ([]string, error) {
 		return nil, &v1alpha1.FieldError{Kind: c.Kind, Field: "legacyEnv", Value: "true",
 			Remedy: "leave it out: there are no such variables for devices of " + family + ", only for " + strings.Join(device.LegacyEnvFamilies(), " and ")}
 	}
+	if c, ok := config.(v1alpha1.PCIConfig); ok && c.LegacyEnv && !strings.HasSuffix(name, vfioSuffix) {
+		return nil, &v1alpha1.FieldError{Kind: c.Kind, Field: "legacyEnv", Value: "true",
+			Remedy: "leave it out: there are such variables for devices that end in " + vfioSuffix + " only, and " + name + " is used through its own driver"}
+	}
 	roles := map[string]bool{}
 	for _, role := range defaultRoles(name, family) {
 		roles[role] = true
@@ -51,7 +55,8 @@ func rolesOf(name string, config v1alpha1.DeviceConfig) ([]string, error) {
 		roles[nvme.Controller], roles[nvme.Generic] = !c.ReadOnly, !c.ReadOnly
 	case v1alpha1.SGXConfig:
 		roles[sgx.Enclave], roles[sgx.VirtualEPC] = !c.VEPC, c.VEPC
-		roles[sgx.AESM] = c.QuoteProvider == v1alpha1.AESMDSidecar
+		roles[sgx.AESMHost] = c.QuoteProvider == v1alpha1.AESMDHost
+		roles[sgx.AESM] = c.QuoteProvider == v1alpha1.AESMDSidecar || roles[sgx.AESMHost]
 	}
 	var wanted []string
 	for role, want := range roles {
@@ -63,9 +68,12 @@ func rolesOf(name string, config v1alpha1.DeviceConfig) ([]string, error) {
 	return wanted, nil
 }
 
+// vfioSuffix ends the names of devices that are handed over as a whole.
+const vfioSuffix = "-vfio"
+
 // defaultRoles are those of a claim that says nothing.
 func defaultRoles(name, family string) []string {
-	if strings.HasSuffix(name, "-vfio") {
+	if strings.HasSuffix(name, vfioSuffix) {
 		return []string{device.VFIOGroup, device.VFIOCdev}
 	}
 	switch family {

@@ -125,6 +125,9 @@ const (
 	// AESMDSidecar has them made by the architectural enclave service in another container
 	// of the pod. Both share a volume of the pod at /var/run/aesmd.
 	AESMDSidecar QuoteProvider = "AESMDSidecar"
+	// AESMDHost has them made by the one that runs on the host, whose folder /var/run/aesmd
+	// the containers see. Without that folder they do not start.
+	AESMDHost QuoteProvider = "AESMDHost"
 )
 
 // NVMeConfig is for disks.
@@ -175,7 +178,7 @@ var deviceKinds = map[string]func(raw []byte) (DeviceConfig, error){
 	},
 	"SGXConfig": func(raw []byte) (DeviceConfig, error) {
 		return decodeDevice(raw, "vepc (true or false), quoteProvider (a string)", func(c *SGXConfig) error {
-			return choose(&c.QuoteProvider, c.Kind, "quoteProvider", OwnQuotes, AESMDSidecar)
+			return choose(&c.QuoteProvider, c.Kind, "quoteProvider", OwnQuotes, AESMDSidecar, AESMDHost)
 		})
 	},
 	"NVMeConfig": func(raw []byte) (DeviceConfig, error) {

@@ -25,6 +25,7 @@ func TestDecodeDeviceConfig(t *testing.T) {
 		`{` + version + `,"kind":"WorkQueueConfig","noCharLink":true}`:        WorkQueueConfig{typed("WorkQueueConfig"), true},
 		`{` + version + `,"kind":"SGXConfig","vepc":true}`:                    SGXConfig{typed("SGXConfig"), true, OwnQuotes},
 		`{` + version + `,"kind":"SGXConfig","quoteProvider":"AESMDSidecar"}`: SGXConfig{typed("SGXConfig"), false, AESMDSidecar},
+		`{` + version + `,"kind":"SGXConfig","quoteProvider":"AESMDHost"}`:    SGXConfig{typed("SGXConfig"), false, AESMDHost},
 		`{` + version + `,"kind":"PCIConfig","legacyEnv":true}`:               PCIConfig{typed("PCIConfig"), AutoInterface, false, true},
 		`{` + version + `,"kind":"GaudiConfig","legacyEnv":true}`:             GaudiConfig{typed("GaudiConfig"), false, false, true},
 		`{` + version + `,"kind":"NVMeConfig","readOnly":true}`:               NVMeConfig{typed("NVMeConfig"), true},

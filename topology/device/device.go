@@ -54,6 +54,8 @@ type Device struct {
 	Nodes []Node
 	// Links are symbolic links in /dev that lead to nodes, ordered by path.
 	Links []Link
+	// Mounts are folders of the host that whoever gets the device sees.
+	Mounts []Mount
 	// Variables are those of the environment of whoever gets the device.
 	Variables []Variable
 	// Interfaces are the network interfaces that move to whoever gets the device, by the
@@ -174,6 +176,14 @@ type Link struct {
 	// Target is what the link contains: "../card1".
 	Target string `json:"target"`
 	// Role is as in [Node].
+	Role string `json:"role,omitempty"`
+}
+
+// Mount is a folder of the host that a container sees under the same path, in which it
+// cannot change anything but can use sockets. It is written into checkpoints.
+type Mount struct {
+	Path string `json:"path"`
+	// Role is as of [Node].
 	Role string `json:"role,omitempty"`
 }
 

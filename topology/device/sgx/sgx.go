@@ -23,6 +23,11 @@ const name = "sgx"
 // the architectural enclave service, through the socket in /var/run/aesmd.
 const AESM = "aesm"
 
+// AESMHost is the role of the folder with the socket of the service that runs on the host.
+const AESMHost = "aesm-host"
+
+const aesmFolder = "/var/run/aesmd"
+
 // Roles of the nodes of EPC. A claim gets one of the two.
 const (
 	// Enclave is for enclaves of the container's own processes: /dev/sgx_enclave. Claims
@@ -75,6 +80,7 @@ func (family Family) Discover(h *device.Host, problem func(error)) []device.Devi
 		d.Capacities = family.capacities(s.bytes)
 		d.Nodes = append(d.Nodes, nodes...)
 		d.Variables = []device.Variable{{Name: "SGX_AESM_ADDR", Value: "1", Role: AESM}}
+		d.Mounts = []device.Mount{{Path: aesmFolder, Role: AESMHost}}
 		devices = append(devices, d)
 	}
 	if provision, ok := node(h, "provision"); ok {

@@ -50,6 +50,7 @@ func TestEPCIsSharedByNUMANodeAndProvisioningByAll(t *testing.T) {
 			{Path: "/dev/sgx_vepc", Major: 10, Minor: 124, Role: sgx.VirtualEPC},
 		}
 		memory[i].Variables = []device.Variable{{Name: "SGX_AESM_ADDR", Value: "1", Role: sgx.AESM}}
+		memory[i].Mounts = []device.Mount{{Path: "/var/run/aesmd", Role: sgx.AESMHost}}
 	}
 	provision := of("sgx-provision", "provision", topology.None)
 	provision.Nodes = []device.Node{{Path: "/dev/sgx_provision", Major: 10, Minor: 126}}
