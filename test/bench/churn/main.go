@@ -12,8 +12,8 @@
 //	nri.go         how long topolet took of that, by its own metrics
 //	report.go      the progress, the table and the line of JSON
 //
-// The emulated machine takes seconds to start a container: give it fewer of them, with
-// -containers, -exclusive and -starting, or much time.
+// The emulated machine takes seconds to start a container. To have all of them up, give it
+// time and let them live: -machine numa -starting 2 -life 15m -for 25m.
 //
 // With -without the same pods come and go without topolet. What starting containers takes
 // longer with it is then the difference of two runs, and the observer shows that it can
@@ -45,6 +45,7 @@ const (
 type options struct {
 	state, podCIDR       string
 	machine, enforcement string
+	layout               string
 	without, keep        bool
 	duration, life       time.Duration
 	containers, perPod   int
@@ -58,6 +59,7 @@ func main() {
 	flag.StringVar(&o.state, "state", "/var/lib/topolet-churn", "`folder` that holds everything of the cluster")
 	flag.StringVar(&o.podCIDR, "pod-cidr", "10.225.0.0/24", "IPv4 `network` of the pods")
 	flag.StringVar(&o.machine, "machine", hostMachine, "the node: host is this machine, numa an emulated one")
+	flag.StringVar(&o.layout, "layout", "many-cores", "shape of the emulated machine")
 	flag.StringVar(&o.enforcement, "enforcement", "", "the chart's config.enforcement: Auto, Kernel or Runtime")
 	flag.BoolVar(&o.without, "without", false, "do not install topolet; exclusive pods have no claims then")
 	flag.BoolVar(&o.keep, "keep", false, "leave the cluster up; its metrics then count several runs")
@@ -149,7 +151,7 @@ func up(ctx context.Context, testbed *harness.Cluster, o options) (harness.Node,
 	}
 	node := testbed.Node()
 	if o.machine == numaMachine {
-		if err := testbed.NUMAUp(ctx, flags...); err != nil {
+		if err := testbed.NUMAUp(ctx, append([]string{"--layout", o.layout}, flags...)...); err != nil {
 			return harness.Node{}, err
 		}
 		node = testbed.NUMANode()

@@ -82,10 +82,12 @@ func Args(l Layout, b Boot) ([]string, error) {
 	if err := l.Validate(); err != nil {
 		return nil, err
 	}
+	threads := "single"
+	if l.Parallel {
+		threads = "multi"
+	}
 	args := []string{
-		// Several threads are faster under load, but QEMU 10.0 may end at boot with them,
-		// when one CPU uses the memory map that another one changes (iotlb_to_section).
-		"-accel", "tcg,thread=single,tb-size=512",
+		"-accel", "tcg,tb-size=512,thread=" + threads,
 		// The kernel reads the L3 groups where Intel has them: QEMU describes none with
 		// AMD's name. As Intel's CPUs do, it answers for a leaf of CPUID that is not there
 		// with the last one that is; QEMU 10.0 ends when that is 0x1f and the firmware

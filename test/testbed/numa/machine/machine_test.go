@@ -127,7 +127,7 @@ func TestMistakesInALayoutAreNamed(t *testing.T) {
 		"half of its 64 MiB":      func(l *Layout) { l.Nodes[1].Hugepages = 17 },
 		"CPU 2 cannot":            func(l *Layout) { l.Isolated = []int{1, 2} },
 		"has no memory":           func(l *Layout) { l.Nodes[0].Memory = 0 },
-		"at most 4096":            func(l *Layout) { l.Nodes[0].Memory = 5000 },
+		"at most 8192":            func(l *Layout) { l.Nodes[0].Memory = 9000 },
 		"two devices are called":  func(l *Layout) { l.Nodes[0].Devices = []Device{{"a", NVMe, 0}, {"a", NVMe, 0}} },
 		`is a "gpu"`:              func(l *Layout) { l.Nodes[0].Devices = []Device{{"a", "gpu", 0}} },
 		"cannot have VFs":         func(l *Layout) { l.Nodes[0].Devices = []Device{{"a", Network, 1}} },
@@ -218,6 +218,15 @@ func TestDevicesAreBelowTheirNode(t *testing.T) {
 	}
 	if _, _, err := l.Device("nvme9"); err == nil || !strings.Contains(err.Error(), "nvme1") {
 		t.Errorf("unknown device: error %v, want one that names the known", err)
+	}
+}
+
+func TestOnlyAParallelMachineHasAThreadForEachCPU(t *testing.T) {
+	for _, l := range Layouts() {
+		want := map[bool]string{false: "thread=single", true: "thread=multi"}[l.Parallel]
+		if got := values(args(t, l), "-accel"); len(got) != 1 || !strings.HasSuffix(got[0], want) {
+			t.Errorf("%s: -accel %q, want %s", l.Name, got, want)
+		}
 	}
 }
 
