@@ -41,8 +41,15 @@ func (p *Plugin) Refresh() {
 func (p *Plugin) follow(ctx context.Context, to publisher) error {
 	var published resourceslice.DriverResources
 	reports := p.newReporter()
-	said := ""
+	said, unrenewed := "", ""
 	for {
+		if err := reports.renew(ctx); err != nil && ctx.Err() == nil {
+			if err.Error() != unrenewed {
+				unrenewed = err.Error()
+				klog.FromContext(ctx).Error(err, "Claims do not have the nodes of their devices, trying again and again", "every", retryInterval)
+			}
+			time.AfterFunc(retryInterval, p.Refresh)
+		}
 		conflicts := p.ledger.Conflicts()
 		if resources := p.resources(conflicts); !equality.Semantic.DeepEqual(published, resources) {
 			// The helper keeps and changes what it is given.

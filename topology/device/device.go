@@ -11,6 +11,7 @@ package device
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -167,6 +168,11 @@ func (n Node) Kind() string {
 		return "b"
 	}
 	return "c"
+}
+
+// String tells people.
+func (n Node) String() string {
+	return fmt.Sprintf("%s (%s %d:%d)", n.Path, n.Kind(), n.Major, n.Minor)
 }
 
 // Link is a symbolic link.
