@@ -51,7 +51,7 @@ type deviceWatch struct {
 }
 
 func newDeviceWatch(host fs.FS, families []device.Family, stuck func(address string) error) *deviceWatch {
-	return &deviceWatch{host: host, families: families, stuck: stuck, fatal: &errorCounts{errorCountsContent: errorCountsContent{Fatal: map[string]uint64{}}}, said: map[string]bool{}}
+	return &deviceWatch{host: host, families: families, stuck: stuck, fatal: &errorCounts{}, said: map[string]bool{}}
 }
 
 // remember has the watch know the errors that an earlier process has seen, and keep those

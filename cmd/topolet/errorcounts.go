@@ -20,7 +20,8 @@ const errorCountsName = "fatal-errors.json"
 const errorCountsVersion = 1
 
 // errorCounts are the fatal errors that functions had reported when they were first seen, by
-// address (Documentation/ABI/testing/sysfs-bus-pci-devices-aer_stats).
+// address (Documentation/ABI/testing/sysfs-bus-pci-devices-aer_stats). Those of the zero value
+// end with the process.
 type errorCounts struct {
 	file string
 	errorCountsContent
@@ -40,8 +41,8 @@ func loadErrorCounts(stateDir string, host fs.FS) (*errorCounts, error) {
 	boot, _ := topology.NewFiles(host).Read("proc/sys/kernel/random/boot_id")
 	c := &errorCounts{file: filepath.Join(stateDir, errorCountsName)}
 	err := c.load()
-	if err != nil || c.BootID != boot || c.Fatal == nil {
-		c.errorCountsContent, c.isSaved = errorCountsContent{errorCountsVersion, boot, map[string]uint64{}}, false
+	if err != nil || c.BootID != boot {
+		c.errorCountsContent, c.isSaved = errorCountsContent{Version: errorCountsVersion, BootID: boot}, false
 	}
 	return c, err
 }
@@ -69,6 +70,9 @@ func (c *errorCounts) load() error {
 func (c *errorCounts) rose(address string, n uint64) bool {
 	before, seen := c.Fatal[address]
 	if !seen || n < before {
+		if c.Fatal == nil {
+			c.Fatal = map[string]uint64{}
+		}
 		c.Fatal[address], c.isSaved = n, false
 		return false
 	}
