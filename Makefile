@@ -45,7 +45,7 @@ E2E := go test -tags e2e -count=1 -timeout 80m -v
 
 .PHONY: test-on-machine
 test-on-machine:
-	$(E2E) -run '^TestNUMAMachine$$' ./test/e2e -state /var/lib/topolet-e2e-machine -pod-cidr 10.219.0.0/24 2>&1 | sed -u 's/^/machine: /'
+	$(E2E) -run '^TestNUMAMachine$$' ./test/e2e -state /var/lib/topolet-e2e-vm -pod-cidr 10.219.0.0/24 2>&1 | sed -u 's/^/machine: /'
 
 .PHONY: test-on-host
 test-on-host:
