@@ -36,11 +36,13 @@ test-unit: ## Unit and property tests with the race detector; needs no root.
 	go -C test/testbed test ./...
 
 .PHONY: test-e2e
-test-e2e: testbed-build numa-packages ## End-to-end tests on real clusters of their own, two at a time (needs root).
+test-e2e: testbed-build numa-packages ## End-to-end tests on real clusters of their own (needs root).
 	@$(MAKE) --no-print-directory -j2 test-on-machine test-on-host
+	@$(MAKE) --no-print-directory testbed-test
 
-# An emulated CPU takes one of this host's, however many the machine has: it leaves
-# room for the other tests.
+# The two run side by side: an emulated machine takes one CPU of this host, however many it
+# has, and leaves room for the other tests. Two such machines would not: the testbed's own
+# tests, which start one, come afterwards.
 E2E := go test -tags e2e -count=1 -timeout 80m -v
 
 .PHONY: test-on-machine
@@ -50,7 +52,6 @@ test-on-machine:
 .PHONY: test-on-host
 test-on-host:
 	$(E2E) -skip '^TestNUMAMachine$$' ./test/e2e 2>&1 | sed -u 's/^/host: /'
-	@$(MAKE) --no-print-directory testbed-test 2>&1 | sed -u 's/^/testbed: /'
 
 BENCHTIME ?= 1s
 

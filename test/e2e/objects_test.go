@@ -24,11 +24,11 @@ import (
 )
 
 const (
-	startLimit  = 3 * time.Minute
-	deleteLimit = 3 * time.Minute
+	startLimit  = 5 * time.Minute
+	deleteLimit = 5 * time.Minute
 	// restartLimit covers the kubelet's back-off before it restarts a daemon
 	// that was killed a second time.
-	restartLimit = 3 * time.Minute
+	restartLimit = 5 * time.Minute
 )
 
 // namespace makes a namespace for the test. When the test ends its pods are
