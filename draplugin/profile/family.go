@@ -40,7 +40,7 @@ type family interface {
 
 // families are by the names that profiles have.
 var families = map[string]family{
-	"gpu":  sriov{drivers: []string{"i915", "xe"}},
+	"gpu":  gpu{sriov{drivers: []string{"i915", "xe"}}},
 	"nic":  sriov{class: 0x02},
 	"nvme": sriov{drivers: []string{"nvme"}},
 	"qat":  qat{sriov{drivers: []string{"dh895xcc", "c6xx", "c3xxx", "c4xxx", "d15xx", "4xxx", "420xx", "6xxx"}}},
@@ -85,8 +85,10 @@ func (s Settings) differs(want Settings) (name string, differs bool) {
 	return "", false
 }
 
-// same reports whether two values mean the same: lists such as "sym;dc" have no order.
+// same reports whether two values mean the same: lists such as "sym;dc" have no order, and
+// of "low [normal] high" only one word counts.
 func same(a, b string) bool {
+	a, b = chosen(a), chosen(b)
 	words := func(text string) []string { return slices.Sorted(strings.SplitSeq(text, ";")) }
 	return a == b || slices.Equal(words(a), words(b))
 }

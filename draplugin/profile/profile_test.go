@@ -75,6 +75,60 @@ func scenarios() map[string]scenario {
 				sriov_drivers_autoprobe 1
 				sriov_numvfs 2`),
 		},
+		"quotas": {
+			"gpu", "[{virtualFunctions: 2, probeVirtualFunctions: false, quota: {execQuantumMs: 20, preemptTimeoutUs: 5000, schedPriority: normal, vramBytes: 1073741824}}]", xe, nil,
+			lines(xe, `sriov_drivers_autoprobe 0
+				sriov_admin/vf1/profile/exec_quantum_ms 20
+				sriov_admin/vf1/profile/preempt_timeout_us 5000
+				sriov_admin/vf1/profile/sched_priority normal
+				sriov_admin/vf1/profile/vram_quota 1073741824
+				sriov_admin/vf2/profile/exec_quantum_ms 20
+				sriov_admin/vf2/profile/preempt_timeout_us 5000
+				sriov_admin/vf2/profile/sched_priority normal
+				sriov_admin/vf2/profile/vram_quota 1073741824
+				sriov_numvfs 2`),
+			lines(xe, `sriov_numvfs 0
+				sriov_drivers_autoprobe 1
+				sriov_admin/vf1/profile/exec_quantum_ms 0
+				sriov_admin/vf1/profile/preempt_timeout_us 0
+				sriov_admin/vf1/profile/sched_priority low
+				sriov_admin/vf1/profile/vram_quota 0
+				sriov_admin/vf2/profile/exec_quantum_ms 0
+				sriov_admin/vf2/profile/preempt_timeout_us 0
+				sriov_admin/vf2/profile/sched_priority low
+				sriov_admin/vf2/profile/vram_quota 0`),
+		},
+		"time of virtual functions that there are": {
+			"gpu", "[{virtualFunctions: 1, quota: {execQuantumMs: 20}}]", xe,
+			func(g *rig) { g.must(devices+xe+"/sriov_numvfs", "1") },
+			lines(xe, "sriov_admin/vf1/profile/exec_quantum_ms 20"),
+			lines(xe, "sriov_admin/vf1/profile/exec_quantum_ms 0"),
+		},
+		"memory of virtual functions that there are": {
+			"gpu", "[{virtualFunctions: 1, quota: {vramBytes: 4096}}]", xe,
+			func(g *rig) { g.must(devices+xe+"/sriov_numvfs", "1") },
+			lines(xe, `sriov_numvfs 0
+				sriov_admin/vf1/profile/vram_quota 4096
+				sriov_numvfs 1`),
+			lines(xe, `sriov_numvfs 0
+				sriov_admin/vf1/profile/vram_quota 0
+				sriov_numvfs 1`),
+		},
+		"memory that one of them has already": {
+			"gpu", "[{virtualFunctions: 2, quota: {vramBytes: 4096}}]", xe,
+			func(g *rig) {
+				g.File("/sys/devices/pci0000:37/"+xe+"/sriov_admin/vf1/profile/vram_quota", "4096")
+				g.must(devices+xe+"/sriov_numvfs", "2")
+			},
+			lines(xe, `sriov_numvfs 0
+				sriov_admin/vf1/profile/vram_quota 4096
+				sriov_admin/vf2/profile/vram_quota 4096
+				sriov_numvfs 2`),
+			lines(xe, `sriov_numvfs 0
+				sriov_admin/vf1/profile/vram_quota 4096
+				sriov_admin/vf2/profile/vram_quota 0
+				sriov_numvfs 2`),
+		},
 		"no virtual functions": {
 			"gpu", "[{virtualFunctions: 0}]", gpu,
 			func(g *rig) { g.must(devices+gpu+"/sriov_numvfs", "3") },
@@ -513,6 +567,7 @@ func TestWhatCannotBeHadIsRefusedBeforeTheFirstWrite(t *testing.T) {
 		"a driver without resets": {"qat", "[{autoReset: true}]", qat, func(g *rig) {
 			g.Remove("/sys/devices/pci0000:6b/" + qat + "/qat/auto_reset")
 		}, qat + "/qat/auto_reset): leave it out"},
+		"a driver without quotas": {"gpu", "[{virtualFunctions: 1, quota: {execQuantumMs: 1}}]", gpu, nil, gpu + "/sriov_admin/vf1/profile/exec_quantum_ms): leave it out"},
 		"a driver that always saves power": {"qat", "[{pmIdle: false, virtualFunctions: 0}]", qat, func(g *rig) {
 			g.Remove("/sys/devices/pci0000:6b/" + qat + "/qat/pm_idle_enabled")
 		}, qat + "/qat/pm_idle_enabled): leave it out"},
@@ -892,7 +947,7 @@ devices[0].profiles[1]: no function of family gpu matches that is bound to its d
 
 func TestFunctionsOfOtherFamiliesAreLeftAlone(t *testing.T) {
 	for _, s := range scenarios() {
-		g := newRig(t)
+		g := newRig(t, s.address, nic, qat, dsa, iaa, dlb)
 		g.open(patient, map[string]string{s.family: s.profile})
 		if r := g.apply(); len(r) != 1 || r[s.address].Outcome == "" {
 			t.Errorf("a profile of %s is for %v", s.family, r)

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,6 +26,8 @@ const (
 	dsa = "0000:6a:01.0"
 	iaa = "0000:6a:02.0"
 	dlb = "0000:6d:00.0"
+	// xe is a graphics card whose virtual functions have quotas.
+	xe = "0000:3e:00.0"
 
 	devices  = "/sys/bus/pci/devices/"
 	bootFile = "/proc/sys/kernel/random/boot_id"
@@ -57,17 +60,17 @@ type rig struct {
 	profiles []profile.Profile
 }
 
-// newRig has the functions at these addresses, or all.
+// newRig has the functions at these addresses, or all but the second graphics card.
 func newRig(t *testing.T, only ...string) *rig {
 	t.Helper()
 	h := devicetest.At(t, devicetest.Dir(t))
 	h.Files("/sys/devices/system", map[string]string{"cpu/online": "0-1", "node/online": "0", "node/node0/cpulist": "0-1"})
 	h.File(bootFile, "6f1c1f6e-8f0a-4d4b-9d38-6a4f3a1f2f10")
 	g := &rig{T: t, Kernel: devicetest.NewKernel(h), users: map[string]string{}, held: map[string]bool{}}
-	for name, ids := range map[string][]int{"i915": {0x808656c0}, "mlx5_core": {0x15b3101d}, "4xxx": {0x80864940}, "dlb2": {0x80862710, 0x80862711}} {
+	for name, ids := range map[string][]int{"i915": {0x808656c0}, "mlx5_core": {0x15b3101d}, "4xxx": {0x80864940}, "dlb2": {0x80862710, 0x80862711}, "xe": {0x8086e20b}} {
 		g.Load(devicetest.Driver{Name: name, IDs: ids, VFs: true, Probe: g.lock})
 	}
-	has := func(address string) bool { return len(only) == 0 || slices.Contains(only, address) }
+	has := func(address string) bool { return slices.Contains(only, address) || len(only) == 0 && address != xe }
 	add := func(f devicetest.Function, vf string, total int) {
 		if !has(f.Address()) {
 			return
@@ -82,6 +85,14 @@ func newRig(t *testing.T, only ...string) *rig {
 	add(devicetest.Function{Path: "/sys/devices/pci0000:37/" + nic, Vendor: 0x15b3, Device: 0x101d, Class: 0x020000, Group: 50, Driver: "mlx5_core"}, "101e", 8)
 	add(devicetest.Function{Path: "/sys/devices/pci0000:6b/" + qat, Vendor: 0x8086, Device: 0x4940, Class: 0x0b4000, Group: 120, Driver: "4xxx"}, "4941", 4)
 	add(devicetest.Function{Path: "/sys/devices/pci0000:6d/" + dlb, Vendor: 0x8086, Device: 0x2710, Class: 0x0b4000, Group: 140, Driver: "dlb2"}, "2711", 16)
+	add(devicetest.Function{Path: "/sys/devices/pci0000:37/" + xe, Vendor: 0x8086, Device: 0xe20b, Class: 0x030000, Group: 60, Driver: "xe"}, "e20b", 2)
+	if has(xe) {
+		for _, vf := range []string{"vf1", "vf2"} {
+			h.Files("/sys/devices/pci0000:37/"+xe+"/sriov_admin/"+vf+"/profile", map[string]string{
+				"exec_quantum_ms": "0", "preempt_timeout_us": "0", "sched_priority": "[low] normal high", "vram_quota": "0",
+			})
+		}
+	}
 	if has(qat) {
 		h.Files("/sys/devices/pci0000:6b/"+qat+"/qat", map[string]string{"state": "up", "cfg_services": "sym;asym", "auto_reset": "off", "pm_idle_enabled": "1"})
 	}
@@ -216,7 +227,15 @@ func (g *rig) Write(_ context.Context, name, data string) error {
 	if strings.Contains(name, "_resources/") {
 		return g.storeResource("/"+name, data)
 	}
+	if strings.Contains(name, "/sriov_admin/") {
+		return g.storeQuota("/"+name, data)
+	}
 	err := g.Kernel.Write("/"+name, data)
+	if strings.HasSuffix(name, xe+"/sriov_numvfs") && err == nil && data == "0" {
+		for _, vf := range []string{"vf1", "vf2"} {
+			g.File("/sys/devices/pci0000:37/"+xe+"/sriov_admin/"+vf+"/profile/vram_quota", "0")
+		}
+	}
 	if strings.HasSuffix(name, dlb+"/sriov_numvfs") {
 		g.showResources()
 	}
@@ -224,6 +243,39 @@ func (g *rig) Write(_ context.Context, name, data string) error {
 		g.after("/"+name, data)
 	}
 	return err
+}
+
+// storeQuota is what the driver xe does.
+func (g *rig) storeQuota(name, data string) error {
+	tree := g.Tree()
+	file := strings.Replace(name, devices, "/sys/devices/pci0000:37/", 1)
+	if _, ok := tree[file]; !ok {
+		return syscall.ENOENT
+	}
+	n, err := strconv.ParseUint(data, 10, 64)
+	switch path.Base(name) {
+	case "sched_priority":
+		all := []string{"low", "normal", "high"}
+		i := slices.Index(all, data)
+		if i < 0 {
+			return syscall.EINVAL
+		}
+		all[i] = "[" + data + "]"
+		data = strings.Join(all, " ")
+	case "vram_quota":
+		if err != nil || n > 1<<33 {
+			return syscall.EINVAL
+		}
+		if tree["/sys/devices/pci0000:37/"+xe+"/sriov_numvfs"] != "0" {
+			return syscall.EBUSY
+		}
+	default:
+		if err != nil {
+			return syscall.EINVAL
+		}
+	}
+	g.File(file, data)
+	return nil
 }
 
 // storeResource is what the driver dlb2 does.

@@ -39,10 +39,29 @@ type Profile struct {
 	// Groups divide an accelerator (dsa, iaa). They are all that it then has.
 	Groups []WorkQueueGroup `json:"groups,omitempty"`
 
+	// Quota is what each virtual function of a graphics card (gpu, driver xe) gets of its time
+	// and memory. VirtualFunctions must be given too.
+	Quota *FunctionQuota `json:"quota,omitempty"`
+
 	// Resources are what each virtual function of a load balancer (dlb) gets, by the names
 	// of the driver's files: {num_sched_domains: 2, num_ldb_queues: 4}. VirtualFunctions
 	// must be given too, and ProbeVirtualFunctions is true if it is not.
 	Resources map[string]int `json:"resources,omitempty"`
+}
+
+// FunctionQuota is what a virtual function gets of its card. What it does not name stays as
+// it is.
+type FunctionQuota struct {
+	// ExecQuantumMS is for how long its work runs before that of others has its turn; 0 is
+	// without end.
+	ExecQuantumMS *int64 `json:"execQuantumMs,omitempty"`
+	// PreemptTimeoutUS is how long its work may take to make way before it is reset; 0 is
+	// for ever.
+	PreemptTimeoutUS *int64 `json:"preemptTimeoutUs,omitempty"`
+	// SchedPriority is low, normal or high.
+	SchedPriority string `json:"schedPriority,omitempty"`
+	// VRAMBytes is how much of the card's memory it has.
+	VRAMBytes *int64 `json:"vramBytes,omitempty"`
 }
 
 // ProfileMatch selects functions. Of each list that is not empty one entry has to fit.
@@ -104,6 +123,9 @@ const defaultPriority = 10
 // services are those that QAT devices know, of which dcc is the only one that stands alone.
 var services = []string{"sym", "asym", "dc", "dcc", "decomp"}
 
+// priorities are those of virtual functions of graphics cards, by the driver's names.
+var priorities = []string{"low", "normal", "high"}
+
 // LoadBalancerResources are the names that Profile.Resources can have, in the order in
 // which they are written.
 var LoadBalancerResources = []string{
@@ -150,6 +172,7 @@ func (p *Profile) check(family, kind, field string) error {
 		{"autoReset", p.AutoReset != nil, []string{"qat"}},
 		{"pmIdle", p.PMIdle != nil, []string{"qat"}},
 		{"groups", len(p.Groups) > 0, divisible},
+		{"quota", p.Quota != nil, []string{"gpu"}},
 		{"resources", len(p.Resources) > 0, []string{"dlb"}},
 	} {
 		if f.given && !slices.Contains(f.families, family) {
@@ -198,10 +221,36 @@ func (p *Profile) check(family, kind, field string) error {
 	if len(p.Resources) > 0 && (p.VirtualFunctions == nil || *p.VirtualFunctions == 0) {
 		return bad(".virtualFunctions", "", "say how many there shall be to get the resources")
 	}
+	if p.Quota != nil {
+		if err := p.Quota.check(kind, field+".quota"); err != nil {
+			return err
+		}
+		if p.VirtualFunctions == nil || *p.VirtualFunctions == 0 {
+			return bad(".virtualFunctions", "", "say how many there shall be to get the quota")
+		}
+	}
 	for i := range p.Groups {
 		if err := p.Groups[i].check(family, kind, fmt.Sprintf("%s.groups[%d]", field, i)); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func (q *FunctionQuota) check(kind, field string) error {
+	if *q == (FunctionQuota{}) {
+		return &FieldError{kind, field, "{}", "name something that virtual functions shall get, or leave it out"}
+	}
+	for _, f := range []struct {
+		name  string
+		value *int64
+	}{{"execQuantumMs", q.ExecQuantumMS}, {"preemptTimeoutUs", q.PreemptTimeoutUS}, {"vramBytes", q.VRAMBytes}} {
+		if f.value != nil && *f.value < 0 {
+			return &FieldError{kind, field + "." + f.name, fmt.Sprint(*f.value), "use 0 or more"}
+		}
+	}
+	if q.SchedPriority != "" && !slices.Contains(priorities, q.SchedPriority) {
+		return &FieldError{kind, field + ".schedPriority", q.SchedPriority, "use one of " + strings.Join(priorities, ", ")}
 	}
 	return nil
 }
