@@ -339,7 +339,13 @@ func (m *Machine) reset(ctx context.Context, c *action.Context) (string, error) 
 	if err := p.Kill(ctx); err != nil {
 		return "", err
 	}
-	return m.start(ctx, process.Spec{Name: machine.Program, Path: p.Args[0], Args: p.Args[1:], Inputs: []string{m.keyFile()}})
+	spec := process.Spec{Name: machine.Program, Path: p.Args[0], Args: p.Args[1:], Inputs: []string{m.keyFile()}}
+	detail, err := m.start(ctx, spec)
+	if _, runs, findErr := Process(c); err != nil && findErr == nil && !runs && ctx.Err() == nil {
+		// QEMU 10.0 was seen to end without a word within its first second.
+		detail, err = m.start(ctx, spec)
+	}
+	return detail, err
 }
 
 var errNotRunning = errors.New("the machine does not run: start it with `testbed numa up`")
