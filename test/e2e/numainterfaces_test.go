@@ -38,7 +38,7 @@ func ownInterface(t *testing.T, node harness.Node, k kernelTopology, disks map[s
 			MatchAttribute: ptr.To(resourceapi.FullyQualifiedName(deviceattribute.StandardDeviceAttributePCIeRoot)),
 		})
 	})
-	create(t, ns, podOn(node, "beside", "beside"))
+	create(t, ns, withOwnNetwork(podOn(node, "beside", "beside")))
 	got, g := running(t, ns, "beside", "main"), grantOf(t, ns, "beside")
 	disk, card := g.HardwareOf("disk"), g.HardwareOf("card")
 	if len(disk) != 1 || len(card) != 1 || len(card[0].Interfaces) != 1 {
@@ -67,6 +67,12 @@ func ownInterface(t *testing.T, node harness.Node, k kernelTopology, disks map[s
 	}
 	deletePod(t.Context(), t, ns, "beside")
 	waitState(t, "the host to have the interface "+name, isHosts(node, name), "true")
+}
+
+// withOwnNetwork has interfaces move into a pod.
+func withOwnNetwork(p *corev1.Pod) *corev1.Pod {
+	p.Spec.HostNetwork = false
+	return p
 }
 
 // waitCards waits for the network cards: one beside each disk, and one with two virtual
@@ -117,7 +123,7 @@ func isHosts(node harness.Node, name string) func() string {
 func ownVirtualFunction(t *testing.T, node harness.Node, k kernelTopology) {
 	ns := namespace(t)
 	claimFor(t, ns, "part", "2", withFunction("card", "nic.topolet.dev", "vf"))
-	create(t, ns, podOn(node, "part", "part"))
+	create(t, ns, withOwnNetwork(podOn(node, "part", "part")))
 	got, card := running(t, ns, "part", "main"), grantOf(t, ns, "part").HardwareOf("card")
 	if len(card) != 1 || len(card[0].Interfaces) != 1 {
 		t.Fatalf("the claim has the devices %+v", card)
@@ -139,7 +145,7 @@ func ownVirtualFunction(t *testing.T, node harness.Node, k kernelTopology) {
 			Key: draplugin.DriverName + "/" + string(device.ControlOnly), Operator: resourceapi.DeviceTolerationOpExists,
 		}}
 	})
-	create(t, ns, podOn(node, "whole", "whole"))
+	create(t, ns, withOwnNetwork(podOn(node, "whole", "whole")))
 	unschedulable(t, ns, "whole")
 	deletePod(t.Context(), t, ns, "part")
 	whole := running(t, ns, "whole", "main")

@@ -211,7 +211,10 @@ func (l *load) pod(kind, name string) *corev1.Pod {
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{kindLabel: kind}},
 		Spec: corev1.PodSpec{
-			NodeSelector:                  map[string]string{corev1.LabelHostname: l.node.Name},
+			NodeSelector: map[string]string{corev1.LabelHostname: l.node.Name},
+			// A network of its own has nothing to do with CPUs, and takes an emulated
+			// machine as long as three containers.
+			HostNetwork:                   true,
 			TerminationGracePeriodSeconds: ptr.To[int64](1),
 			AutomountServiceAccountToken:  ptr.To(false),
 			EnableServiceLinks:            ptr.To(false),
