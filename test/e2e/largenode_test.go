@@ -12,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	resourceapi "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	dra "k8s.io/kubelet/pkg/apis/dra/v1"
 	"k8s.io/utils/ptr"
 
 	"github.com/topolet/topolet/test/examples"
@@ -137,15 +136,7 @@ func (n *paperNode) run(t *testing.T, namespace string, p *corev1.Pod) map[strin
 	})
 	devices := map[corev1.ResourceClaim][]string{} // by pod claim and request
 	for _, c := range pod.Spec.ResourceClaims {
-		claim, err := cluster.Client.ResourceV1().ResourceClaims(namespace).Get(t.Context(), claimName(t.Context(), t, namespace, pod.Name, c.Name), metav1.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		prepared, err := n.prepare(t.Context(), []*dra.Claim{{Namespace: namespace, Uid: string(claim.UID), Name: claim.Name}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		answer := prepared[string(claim.UID)]
+		answer := n.prepareClaim(t, namespace, claimName(t.Context(), t, namespace, pod.Name, c.Name))
 		if answer.GetError() != "" {
 			t.Fatalf("what the scheduler admitted was refused: %s", answer.GetError())
 		}

@@ -34,6 +34,7 @@ import (
 type paperNode struct {
 	name string
 	dir  string
+	host string // the root of the machine's files
 	stop func() // kills topolet's process
 
 	mu         sync.Mutex
@@ -43,24 +44,33 @@ type paperNode struct {
 	nri        *adaptation.Adaptation
 }
 
-// newPaperNode makes the node, starts topolet on it and waits for its devices.
+// newPaperNode makes a node of this machine and starts topolet on it.
 func newPaperNode(t *testing.T, machine topologytest.Spec) *paperNode {
+	t.Helper()
+	host := t.TempDir()
+	if err := topologytest.Write(host, machine); err != nil {
+		t.Fatal(err)
+	}
+	return newPaperNodeOn(t, host, "")
+}
+
+// newPaperNodeOn makes a node whose machine's files are below a folder, and starts topolet
+// on it with a configuration, empty for the defaults.
+func newPaperNodeOn(t *testing.T, host, configuration string) *paperNode {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "paper") //nolint:usetesting // sockets' paths have 108 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) }) //nolint:errcheck // the test has ended
-	n := &paperNode{name: "paper-" + filepath.Base(dir)[len("paper"):], dir: dir}
-	if err := topologytest.Write(n.path("host"), machine); err != nil {
-		t.Fatal(err)
-	}
-	for _, folder := range []string{"host/sys/fs/cgroup", "plugins/topolet.dev", "registry", "cdi"} {
+	n := &paperNode{name: "paper-" + filepath.Base(dir)[len("paper"):], dir: dir, host: host}
+	for _, folder := range []string{"plugins/topolet.dev", "registry", "cdi"} {
 		if err := os.MkdirAll(n.path(folder), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
-	n.write(t, "host/sys/fs/cgroup/cgroup.controllers", "cpuset")
+	write(t, n.cgroup("/cgroup.controllers"), "cpuset")
+	write(t, n.path("config.yaml"), "apiVersion: topolet.dev/v1alpha1\nkind: Configuration\n"+configuration)
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-C", cluster.Source, "-o", n.path("topolet"), "./cmd/topolet").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -80,12 +90,15 @@ func newPaperNode(t *testing.T, machine topologytest.Spec) *paperNode {
 
 func (n *paperNode) path(name string) string { return filepath.Join(n.dir, name) }
 
-func (n *paperNode) write(t *testing.T, name, content string) {
+// cgroup is a file of the machine's cgroups.
+func (n *paperNode) cgroup(name string) string { return n.host + "/sys/fs/cgroup" + name }
+
+func write(t *testing.T, file, content string) {
 	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(n.path(name)), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(n.path(name), []byte(content), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -143,8 +156,8 @@ func (n *paperNode) startTopolet(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(context.Background(), n.path("topolet"), "run",
-		"--node-name="+n.name, "--kubeconfig="+cluster.Var("KUBECONFIG"), "--root="+n.path("host"),
-		"--state-dir="+n.path("state"), "--kubelet-plugins-dir="+n.path("plugins"), "--kubelet-registry-dir="+n.path("registry"),
+		"--node-name="+n.name, "--kubeconfig="+cluster.Var("KUBECONFIG"), "--root="+n.host,
+		"--config="+n.path("config.yaml"), "--state-dir="+n.path("state"), "--kubelet-plugins-dir="+n.path("plugins"), "--kubelet-registry-dir="+n.path("registry"),
 		"--cdi-dir="+n.path("cdi"), "--nri-socket="+n.path("nri.sock"),
 		"--pod-resources-socket="+n.path("pod-resources.sock"), "--http-address=")
 	cmd.Stdout, cmd.Stderr = log, log
@@ -171,6 +184,20 @@ func (n *paperNode) startTopolet(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// prepareClaim has topolet prepare a claim by its name, and returns its answer.
+func (n *paperNode) prepareClaim(t *testing.T, namespace, name string) *dra.NodePrepareResourceResponse {
+	t.Helper()
+	claim, err := cluster.Client.ResourceV1().ResourceClaims(namespace).Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	prepared, err := n.prepare(t.Context(), []*dra.Claim{{Namespace: namespace, Uid: string(claim.UID), Name: claim.Name}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return prepared[string(claim.UID)]
 }
 
 // prepare calls topolet as the kubelet does for a pod's claims.
@@ -203,7 +230,7 @@ func (n *paperNode) create(ctx context.Context, pod *corev1.Pod, name string, de
 		return "", err
 	}
 	cpus := reply.GetAdjust().GetLinux().GetResources().GetCpu().GetCpus()
-	file := n.path("host/sys/fs/cgroup" + ctr.GetLinux().GetCgroupsPath() + "/cpuset.cpus.effective")
+	file := n.cgroup(ctr.GetLinux().GetCgroupsPath() + "/cpuset.cpus.effective")
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return "", err
 	}
