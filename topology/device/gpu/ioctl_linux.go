@@ -13,17 +13,6 @@ import (
 	"github.com/topolet/topolet/topology/device"
 )
 
-// Ioctl asks drivers for the memory regions of their GPUs by the ioctls that they have for
-// it. It opens a card's node for as long as that takes.
-type Ioctl struct {
-	// Root is the directory that the host's /dev is in; empty is /.
-	Root string
-	// call stands in for the kernel in tests.
-	call func(fd int, request uint, argument unsafe.Pointer) error
-}
-
-var _ MemoryQuery = Ioctl{}
-
 // DRM_IOCTL_XE_DEVICE_QUERY and DRM_IOCTL_I915_QUERY, and what they are asked for:
 // DRM_XE_DEVICE_QUERY_MEM_REGIONS and DRM_I915_QUERY_MEMORY_REGIONS.
 const (
@@ -75,8 +64,8 @@ func (q Ioctl) LocalMemory(f topology.PCIFunction, card device.Node) (uint64, er
 	if stat.Mode&unix.S_IFMT != unix.S_IFCHR || int64(unix.Major(stat.Rdev)) != card.Major || int64(unix.Minor(stat.Rdev)) != card.Minor {
 		return 0, fmt.Errorf("%s is not the node %d:%d", name, card.Major, card.Minor)
 	}
-	if q.call == nil {
-		q.call = ioctl
+	if q.Call == nil {
+		q.Call = ioctl
 	}
 	var bytes uint64
 	switch f.Driver {
@@ -97,7 +86,7 @@ func (q Ioctl) askXe(fd int, answer []byte) (length int, err error) {
 	var pins runtime.Pinner
 	defer pins.Unpin()
 	argument := &xeQuery{query: xeRegions, size: uint32(len(answer)), data: address(&pins, answer)} //nolint:gosec // maxAnswer is less
-	err = q.call(fd, xeRequest, unsafe.Pointer(argument))                                           //nolint:gosec // the kernel has to be told where to write
+	err = q.Call(fd, xeRequest, unsafe.Pointer(argument))                                           //nolint:gosec // the kernel has to be told where to write
 	return int(argument.size), err
 }
 
@@ -107,7 +96,7 @@ func (q Ioctl) askI915(fd int, answer []byte) (length int, err error) {
 	item := &i915Item{id: i915Regions, length: int32(len(answer)), data: address(&pins, answer)} //nolint:gosec // maxAnswer is less
 	pins.Pin(item)
 	argument := &i915Query{count: 1, items: uint64(uintptr(unsafe.Pointer(item)))} //nolint:gosec // the kernel has to be told where to write
-	if err := q.call(fd, i915Request, unsafe.Pointer(argument)); err != nil {      //nolint:gosec // the same
+	if err := q.Call(fd, i915Request, unsafe.Pointer(argument)); err != nil {      //nolint:gosec // the same
 		return 0, err
 	}
 	if item.length < 0 {

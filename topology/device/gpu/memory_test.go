@@ -8,38 +8,14 @@ import (
 	"testing"
 
 	"github.com/topolet/topolet/topology/device/gpu"
+	"github.com/topolet/topolet/topology/device/gpu/gputest"
 )
 
-// region is a region of memory in a driver's answer.
-type region struct {
-	class, instance uint16
-	bytes           uint64
+const system, local = gputest.System, gputest.Local
+
+func region(class, instance uint16, bytes uint64) gputest.Region {
+	return gputest.Region{Class: class, Instance: instance, Bytes: bytes}
 }
-
-const (
-	system = 0
-	local  = 1
-)
-
-// answer is what a driver with such a header answers.
-func answer(header int, regions ...region) []byte {
-	text := binary.NativeEndian.AppendUint32(nil, uint32(len(regions))) //nolint:gosec // a few
-	text = append(text, make([]byte, header-len(text))...)
-	for _, r := range regions {
-		text = binary.NativeEndian.AppendUint16(text, r.class)
-		text = binary.NativeEndian.AppendUint16(text, r.instance)
-		text = binary.NativeEndian.AppendUint32(text, 4096)
-		text = binary.NativeEndian.AppendUint64(text, r.bytes)
-		// What is used, visible and reserved is something else.
-		for range 9 {
-			text = binary.NativeEndian.AppendUint64(text, math.MaxUint64)
-		}
-	}
-	return text
-}
-
-// headers are their lengths: the count and padding.
-var headers = map[string]int{"xe": 8, "i915": 16}
 
 // driver answers as drivers do: with the length, and with as much as there is room for.
 func driver(text []byte) func([]byte) (int, error) {
@@ -51,18 +27,18 @@ func driver(text []byte) func([]byte) (int, error) {
 
 func TestLocalMemoryIsWhatIsInTheGPU(t *testing.T) {
 	for name, test := range map[string]struct {
-		regions []region
+		regions []gputest.Region
 		want    uint64
 	}{
 		"no regions":     {nil, 0},
-		"integrated":     {[]region{{system, 0, 64 << 30}}, 0},
-		"a card":         {[]region{{system, 0, 64 << 30}, {local, 0, 12 << 30}}, 12 << 30},
-		"two tiles":      {[]region{{local, 0, 48 << 30}, {system, 0, 64 << 30}, {local, 1, 48<<30 + 4096}}, 96<<30 + 4096},
-		"nothing in it":  {[]region{{local, 0, 0}}, 0},
-		"something else": {[]region{{2, 0, 1 << 30}, {local | 1<<8, 0, 1 << 30}}, 0},
+		"integrated":     {[]gputest.Region{region(system, 0, 64<<30)}, 0},
+		"a card":         {[]gputest.Region{region(system, 0, 64<<30), region(local, 0, 12<<30)}, 12 << 30},
+		"two tiles":      {[]gputest.Region{region(local, 0, 48<<30), region(system, 0, 64<<30), region(local, 1, 48<<30+4096)}, 96<<30 + 4096},
+		"nothing in it":  {[]gputest.Region{region(local, 0, 0)}, 0},
+		"something else": {[]gputest.Region{region(2, 0, 1<<30), region(local|1<<8, 0, 1<<30)}, 0},
 	} {
-		for kind, header := range headers {
-			if got, err := gpu.AskTwice(header, driver(answer(header, test.regions...))); err != nil || got != test.want {
+		for kind, header := range gputest.Headers {
+			if got, err := gpu.AskTwice(header, driver(gputest.Answer(header, test.regions...))); err != nil || got != test.want {
 				t.Errorf("%s, %s: got %d, %v, want %d", kind, name, got, err, test.want)
 			}
 		}
@@ -71,8 +47,8 @@ func TestLocalMemoryIsWhatIsInTheGPU(t *testing.T) {
 
 // TestAnAnswerIsNoLongerThanItIs has answers that end anywhere before their last region does.
 func TestAnAnswerIsNoLongerThanItIs(t *testing.T) {
-	for kind, header := range headers {
-		text := answer(header, region{system, 0, 64 << 30}, region{local, 0, 12 << 30})
+	for kind, header := range gputest.Headers {
+		text := gputest.Answer(header, region(system, 0, 64<<30), region(local, 0, 12<<30))
 		for end := range text {
 			if got, err := gpu.AskTwice(header, driver(text[:end])); err == nil {
 				t.Errorf("%s: %d bytes of %d are %d", kind, end, len(text), got)
@@ -85,18 +61,18 @@ func TestAnAnswerIsNoLongerThanItIs(t *testing.T) {
 }
 
 func TestAnAnswerThatMakesNoSenseIsRefused(t *testing.T) {
-	for kind, header := range headers {
-		many := answer(header, region{local, 0, 1 << 30})
+	for kind, header := range gputest.Headers {
+		many := gputest.Answer(header, region(local, 0, 1<<30))
 		binary.NativeEndian.PutUint32(many, math.MaxUint32)
 		// So many times 88 is 0 in 32 bits.
-		wrapping := answer(header, region{local, 0, 1 << 30})
+		wrapping := gputest.Answer(header, region(local, 0, 1<<30))
 		binary.NativeEndian.PutUint32(wrapping, 1<<29)
 		for name, text := range map[string][]byte{
 			"regions without end":            many,
 			"a length that begins anew":      wrapping,
-			"a size without end":             answer(header, region{local, 0, math.MaxUint64}),
-			"a sum that begins anew":         answer(header, region{local, 0, 1 << 40}, region{local, 1, math.MaxUint64 - 1<<39}),
-			"a sum that is a little too big": answer(header, region{local, 0, 1 << 50}, region{local, 1, 1}),
+			"a size without end":             gputest.Answer(header, region(local, 0, math.MaxUint64)),
+			"a sum that begins anew":         gputest.Answer(header, region(local, 0, 1<<40), region(local, 1, math.MaxUint64-1<<39)),
+			"a sum that is a little too big": gputest.Answer(header, region(local, 0, 1<<50), region(local, 1, 1)),
 		} {
 			if got, err := gpu.AskTwice(header, driver(text)); err == nil {
 				t.Errorf("%s, %s: got %d", kind, name, got)
@@ -111,7 +87,7 @@ func TestAnAnswerThatMakesNoSenseIsRefused(t *testing.T) {
 }
 
 func TestAnAnswerThatChangesMeanwhileIsRefused(t *testing.T) {
-	text := answer(8, region{local, 0, 1 << 30})
+	text := gputest.Answer(8, region(local, 0, 1<<30))
 	for _, again := range []int{len(text) - 1, len(text) + 88, 0} {
 		_, err := gpu.AskTwice(8, func(room []byte) (int, error) {
 			if copy(room, text) == 0 {
@@ -126,7 +102,7 @@ func TestAnAnswerThatChangesMeanwhileIsRefused(t *testing.T) {
 }
 
 func TestWhyADriverRefusesIsTold(t *testing.T) {
-	text := answer(8, region{local, 0, 1 << 30})
+	text := gputest.Answer(8, region(local, 0, 1<<30))
 	for _, refusing := range []int{1, 2} {
 		asked := 0
 		_, err := gpu.AskTwice(8, func(room []byte) (int, error) {
