@@ -107,7 +107,7 @@ func TestEveryFamilyOfTheConfigurationExists(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	families := familiesOf(config, nil)
+	families := familiesOf(config, nil, nil)
 	var got []string
 	for _, f := range families {
 		got = append(got, f.Name())

@@ -19,6 +19,9 @@ const errorCountsName = "fatal-errors.json"
 
 const errorCountsVersion = 1
 
+// bootIDFile, below a host's root, is another at each run of the machine.
+const bootIDFile = "proc/sys/kernel/random/boot_id"
+
 // errorCounts are the fatal errors that functions had reported when they were first seen, by
 // address (Documentation/ABI/testing/sysfs-bus-pci-devices-aer_stats). Those of the zero value
 // end with the process.
@@ -38,7 +41,7 @@ type errorCountsContent struct {
 // ones where there is none of this run of the machine. An error says why a file that is
 // there cannot be used; it is replaced.
 func loadErrorCounts(stateDir string, host fs.FS) (*errorCounts, error) {
-	boot, _ := topology.NewFiles(host).Read("proc/sys/kernel/random/boot_id")
+	boot, _ := topology.NewFiles(host).Read(bootIDFile)
 	c := &errorCounts{file: filepath.Join(stateDir, errorCountsName)}
 	err := c.load()
 	if err != nil || c.BootID != boot {

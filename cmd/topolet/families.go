@@ -20,15 +20,15 @@ import (
 )
 
 // familiesOf are the families that the configuration names, with its options. vfioDriver is
-// as of [device.Managed].
-func familiesOf(config v1alpha1.Configuration, vfioDriver func(address string) (string, error)) []device.Family {
+// as of [device.Managed], memory as of [gpu.Family].
+func familiesOf(config v1alpha1.Configuration, vfioDriver func(address string) (string, error), memory gpu.MemoryQuery) []device.Family {
 	var families []device.Family
 	for _, f := range config.Devices {
 		shares := uint64(max(f.Shares, 0))
 		dsa, iaa := idxd.DSA, idxd.IAA
 		dsa.Shares, iaa.Shares = shares, shares
 		family := map[string]device.Family{
-			"gpu":   gpu.Family{Shares: shares},
+			"gpu":   gpu.Family{Shares: shares, Memory: memory},
 			"gaudi": gaudi.Family{},
 			"qat":   qat.Family{},
 			"dsa":   dsa,

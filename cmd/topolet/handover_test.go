@@ -60,7 +60,7 @@ func TestWhatIsPublishedStaysWhileAFunctionIsHandedOver(t *testing.T) {
 	var stuck error
 	config := v1alpha1.Configuration{Devices: []v1alpha1.DeviceFamily{{Family: "gaudi", ManageBinding: true}}}
 	newWatch := func() *deviceWatch {
-		return newDeviceWatch(root, familiesOf(config, rebind.New(root, nil, rebindLimits).Driver), func(string) error { return stuck })
+		return newDeviceWatch(root, familiesOf(config, rebind.New(root, nil, rebindLimits).Driver, nil), func(string) error { return stuck })
 	}
 	w := newWatch()
 	published := func() any {
@@ -145,7 +145,7 @@ func TestWhatIsPublishedStaysWhileAFunctionIsHandedOver(t *testing.T) {
 
 func TestOnlyManagedFamiliesAreHandedOver(t *testing.T) {
 	config := v1alpha1.Configuration{Devices: []v1alpha1.DeviceFamily{{Family: "gpu"}, {Family: "pci", ManageBinding: true}, {Family: "nic", ManageBinding: true}}}
-	for _, f := range familiesOf(config, nil) {
+	for _, f := range familiesOf(config, nil, nil) {
 		m, isManaged := f.(device.Managed)
 		if isManaged != (f.Name() != "gpu") || isManaged && m.Twins != (f.Name() == "nic") {
 			t.Errorf("family %s: %+v", f.Name(), f)

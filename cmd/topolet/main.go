@@ -36,6 +36,6 @@ func newRootCommand() *cobra.Command {
 		// An error is one line.
 		DisableSuggestions: true,
 	}
-	cmd.AddCommand(newRunCommand(), newTopologyCommand(), newSnapshotCommand(), newExplainCommand(), newStatusCommand(), newProfileCommand(), newDevLinksCommand())
+	cmd.AddCommand(newRunCommand(), newTopologyCommand(), newSnapshotCommand(), newExplainCommand(), newStatusCommand(), newProfileCommand(), newProbeCommand(), newDevLinksCommand())
 	return cmd
 }

@@ -69,7 +69,7 @@ func newProfileRig(t *testing.T) *profileRig {
 		t.Fatal(err)
 	}
 	config := v1alpha1.Configuration{Devices: []v1alpha1.DeviceFamily{{Family: "gpu"}}}
-	r.watch = newDeviceWatch(root, familiesOf(config, nil), func(string) error { return nil })
+	r.watch = newDeviceWatch(root, familiesOf(config, nil, nil), func(string) error { return nil })
 	r.watch.tell(t.Context(), r.ledger)
 	return r
 }

@@ -132,7 +132,11 @@ func run(ctx context.Context, opts runOptions) error {
 	}
 	defer writer.Close() //nolint:errcheck // nothing is kept back
 	rebinder := rebind.New(host, writer, rebindLimits)
-	devices := newDeviceWatch(host, familiesOf(config, rebinder.Driver), rebinder.Stuck)
+	memory, err := loadGPUMemory(opts.stateDir, host)
+	if err != nil {
+		logger.Error(err, "GPUs whose memory no file tells are published without it")
+	}
+	devices := newDeviceWatch(host, familiesOf(config, rebinder.Driver, memory), rebinder.Stuck)
 	policy, err := policyOf(watch.machine, config)
 	if err != nil {
 		return err

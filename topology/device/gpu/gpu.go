@@ -28,7 +28,7 @@ const (
 
 // Family is the family of GPUs.
 type Family struct {
-	// Memory is asked how much memory a GPU has if no file tells, see [Once]; nil asks nobody.
+	// Memory is asked how much memory a GPU has if no file tells; nil asks nobody.
 	Memory MemoryQuery
 	// Shares is how many claims can have a GPU of Intel's at the same time through its
 	// kernel driver. Below 2, one claim has it alone.

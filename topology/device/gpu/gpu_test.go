@@ -609,25 +609,6 @@ func TestADriverIsNotAskedForWhatAFileTells(t *testing.T) {
 	}
 }
 
-func TestADriverIsAskedOnceUnlessTheMemoryCanChange(t *testing.T) {
-	s := on(t, "0000", true)
-	s.Remove(s.flex.Path + "/drm/card1/lmem_total_bytes")
-	memory := &answers{err: errors.New("not yet")}
-	family := gpu.Family{Memory: gpu.Once(memory)}
-	device.Discover(s.Open(), family)
-	memory.asked, memory.err, memory.bytes = nil, nil, 1<<30
-	for range 3 {
-		devices := s.Discover(family)
-		if d := named(devices, "gpu-0000-3a-00-0"); len(d.Capacities) != 1 || d.Capacities[0].Amount != 1<<30 {
-			t.Errorf("capacities %+v", d.Capacities)
-		}
-	}
-	want := []string{"i915 /dev/dri/card1", "i915 /dev/dri/card2", "i915 /dev/dri/card2", "i915 /dev/dri/card2"}
-	if diff := cmp.Diff(want, memory.asked); diff != "" {
-		t.Errorf("asked -want +got:\n%s", diff)
-	}
-}
-
 func TestADriverThatCannotAnswerIsBeingReset(t *testing.T) {
 	s := on(t, "0000", true)
 	for err, reset := range map[error]bool{syscall.ENODEV: true, syscall.EIO: true, syscall.EACCES: false} {

@@ -19,34 +19,6 @@ type MemoryQuery interface {
 	LocalMemory(f topology.PCIFunction, card device.Node) (uint64, error)
 }
 
-// Once returns a query that asks another one only once for each card, so that discoveries
-// every few seconds do not keep the card awake. Virtual functions are asked each time:
-// their memory is a matter of configuration, and while there are any, no card sleeps.
-func Once(query MemoryQuery) MemoryQuery { return once{query, map[onceKey]uint64{}} }
-
-type once struct {
-	MemoryQuery
-	known map[onceKey]uint64
-}
-
-type onceKey struct {
-	address topology.PCIAddress
-	driver  string
-	card    device.Node
-}
-
-func (q once) LocalMemory(f topology.PCIFunction, card device.Node) (uint64, error) {
-	key := onceKey{f.Address, f.Driver, card}
-	if bytes, known := q.known[key]; known {
-		return bytes, nil
-	}
-	bytes, err := q.MemoryQuery.LocalMemory(f, card)
-	if err == nil && f.PhysicalFunction == topology.None {
-		q.known[key] = bytes
-	}
-	return bytes, err
-}
-
 // memory returns the local memory of a function in bytes, 0 where it has none or does not
 // tell: what i915's drm/cardN/lmem_total_bytes says, or else what the driver answers.
 func (g Family) memory(h *device.Host, f topology.PCIFunction, nodes []device.Node) (uint64, error) {
