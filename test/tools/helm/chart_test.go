@@ -312,6 +312,7 @@ func TestSchemaRefuses(t *testing.T) {
 		{[]string{"--set", "maxUpdating=some"}, []string{"/maxUpdating", "does not match pattern"}},
 		{[]string{"--set", "tolerations=all"}, []string{"/tolerations", "want array"}},
 		{[]string{"--set-string", "admission.claims=off"}, []string{"/admission/claims", "want boolean"}},
+		{[]string{"--set-string", "gpuMemory=true"}, []string{"/gpuMemory", "want boolean"}},
 	} {
 		t.Run(fmt.Sprint(c.set[1]), func(t *testing.T) {
 			out, err := helm(t, append([]string{"template", "topolet", chart}, c.set...)...)

@@ -24,6 +24,16 @@ kind: Configuration
 {{- range .Values.config.devices }}{{ if or .manageBinding (hasKey . "profiles") }}true{{ end }}{{ end }}
 {{- end }}
 
+{{/* Whether GPUs are asked how much memory they have: "true" or empty. */}}
+{{- define "topolet.asksGPUs" -}}
+{{- if .Values.gpuMemory }}
+{{- $published := false }}
+{{- range .Values.config.devices }}{{ if eq .family "gpu" }}{{ $published = true }}{{ end }}{{ end }}
+{{- if not $published }}{{ fail "gpuMemory is true, but config.devices has no family gpu: add {family: gpu} to it, or set gpuMemory to false" }}{{ end -}}
+true
+{{- end }}
+{{- end }}
+
 {{/* CEL: what kind of capacity the driver publishes, beside huge pages, whose name ends in
 their size. The admission policy knows no other. */}}
 {{- define "topolet.capacities" -}}
