@@ -74,5 +74,6 @@ func (Family) Discover(h *device.Host, problem func(error)) []device.Device {
 			devices = append(devices, s.monitors(h, f)...)
 		}
 	}
+	withholdAmbiguous(devices)
 	return devices
 }

@@ -302,6 +302,43 @@ func TestAPortOfAVirtualFunctionHasTheEngineOfThePhysicalOne(t *testing.T) {
 	same(t, []device.Device{pfPort, vfPort, monitor}, h.Discover(fpga.Family{}))
 }
 
+func TestPortsThatTheEngineCannotTellApartAreNotProgrammed(t *testing.T) {
+	h := machine(t)
+	dflPort(h, filepath.Dir(port)+"/dfl-port.1", "1", "237:1", "dfl-port.1")
+	h.Files(card, map[string]string{"sriov_totalvfs": "1", "sriov_numvfs": "1"})
+	vf := arria()
+	vf.Path, vf.Device, vf.Group = card[:len(card)-1]+"1", 0x09c5, 61
+	h.Add(vf)
+	h.Virtual(arria(), vf, 0)
+	dflPort(h, vf.Path+"/fpga_region/region5/dfl-port.2", "0", "237:2", "dfl-port.2")
+	got := map[string]device.Value{}
+	for _, d := range h.Discover(fpga.Family{}) {
+		if d.Personality == device.Kernel {
+			got[d.Name] = d.Attributes["programmable"]
+		}
+	}
+	want := map[string]device.Value{
+		"fpga-0000-5e-00-0-port0": device.Flag(false),
+		"fpga-0000-5e-00-0-port1": device.Flag(true),
+		"fpga-0000-5e-00-1-port0": device.Flag(false),
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(device.Value{})); diff != "" {
+		t.Errorf("programmable -want +got:\n%s", diff)
+	}
+}
+
+func TestThePortsNumberIsInTheNameOfItsDevice(t *testing.T) {
+	for name, want := range map[string]int{
+		"fpga-0000-5e-00-0-port0": 0, "fpga-0000-5e-00-0-port13": 13,
+		"fpga-0000-5e-00-0-monitor": -1, "fpga-0000-5e-00-0-port": -1, "fpga-0000-5e-00-0-port-1": -1,
+		"fpga-0000-5e-00-0-port4294967296": -1, "": -1,
+	} {
+		if got, ok := fpga.PortNumber(name); ok != (want >= 0) || ok && int(got) != want {
+			t.Errorf("%q: %d, %v, want %d", name, got, ok, want)
+		}
+	}
+}
+
 func TestAVirtualFunctionInAVirtualMachineHasNoEngine(t *testing.T) {
 	h := devicetest.New(t)
 	f := arria()

@@ -3,6 +3,7 @@ package fpga
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/topolet/topolet/topology"
 	"github.com/topolet/topolet/topology/device"
@@ -43,7 +44,7 @@ func (s stack) portAt(h *device.Host, f topology.PCIFunction, card engine, dir s
 		return device.Device{}, err
 	}
 
-	part := "port" + strconv.FormatUint(number, 10)
+	part := portPart + strconv.FormatUint(number, 10)
 	d := h.Of(name, f, device.Kernel)
 	d.Name = device.NameOf(name, f.Address, part)
 	d.Driver = s.driver
@@ -82,4 +83,42 @@ func (s stack) portAt(h *device.Host, f topology.PCIFunction, card engine, dir s
 		d.Nodes = append(d.Nodes, n)
 	}
 	return d, nil
+}
+
+// portPart begins the part of a port, and the end of its device's name.
+const portPart = "port"
+
+// PortNumber returns the number by which the engine of its card knows a port, from the name
+// of the port's device; a monitor device has none.
+func PortNumber(device string) (uint32, bool) {
+	i := strings.LastIndex(device, "-"+portPart)
+	if i < 0 {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(device[i+len("-"+portPart):], 10, 32)
+	return uint32(n), err == nil
+}
+
+// withholdAmbiguous keeps ports from being programmed that their engine cannot tell apart: on
+// newer cards each function counts its ports from 0, and all of them are in one region, so
+// that who programs one takes the others' function from them.
+func withholdAmbiguous(devices []device.Device) {
+	type place struct {
+		card   string
+		number uint32
+	}
+	ports := map[place][]int{}
+	for i, d := range devices {
+		if number, ok := PortNumber(d.Name); ok {
+			at := place{d.Use.Owner, number}
+			ports[at] = append(ports[at], i)
+		}
+	}
+	for _, same := range ports {
+		for _, i := range same {
+			if len(same) > 1 {
+				devices[i].Set("programmable", device.Flag(false))
+			}
+		}
+	}
 }
