@@ -137,6 +137,20 @@ type NVMeConfig struct {
 	ReadOnly bool `json:"readOnly,omitempty"`
 }
 
+// FPGAConfig is for ports of FPGAs.
+type FPGAConfig struct {
+	Type `json:",inline"`
+	// AFUID is the ID of the function that the port has when the container starts, 32
+	// hexadecimal digits with or without the hyphens of an UUID. If it has another one, it
+	// is programmed first, as far as the node's configuration allows (programs). Empty means
+	// whatever is programmed.
+	AFUID string `json:"afuID,omitempty"`
+	// Management adds the node of the card's engine, by which the container can program
+	// ports itself, those of others on the card too: for development, as far as the node's
+	// configuration allows.
+	Management bool `json:"management,omitempty"`
+}
+
 // Families implements [DeviceConfig].
 func (PCIConfig) Families() []string { return nil }
 
@@ -154,6 +168,9 @@ func (SGXConfig) Families() []string { return []string{"sgx"} }
 
 // Families implements [DeviceConfig].
 func (NVMeConfig) Families() []string { return []string{"nvme"} }
+
+// Families implements [DeviceConfig].
+func (FPGAConfig) Families() []string { return []string{"fpga"} }
 
 // deviceKinds read the JSON of each kind.
 var deviceKinds = map[string]func(raw []byte) (DeviceConfig, error){
@@ -183,6 +200,14 @@ var deviceKinds = map[string]func(raw []byte) (DeviceConfig, error){
 	},
 	"NVMeConfig": func(raw []byte) (DeviceConfig, error) {
 		return decodeDevice[NVMeConfig](raw, "readOnly (true or false)", nil)
+	},
+	"FPGAConfig": func(raw []byte) (DeviceConfig, error) {
+		return decodeDevice(raw, "afuID (a string), management (true or false)", func(c *FPGAConfig) error {
+			if c.AFUID == "" {
+				return nil
+			}
+			return canonicalAFU(&c.AFUID, c.Kind, "afuID")
+		})
 	},
 }
 
@@ -261,6 +286,11 @@ func checkFamilies(list []DeviceFamily, kind string) error {
 		for j, e := range f.Entries {
 			if f.ManageBinding && e.Match.Driver != "" {
 				return &FieldError{kind, field(fmt.Sprintf("entries[%d].match.driver", j)), e.Match.Driver, "match something else: with manageBinding the driver changes"}
+			}
+		}
+		if f.Programs != nil {
+			if err := f.Programs.check(f.Family, kind, field("programs")); err != nil {
+				return err
 			}
 		}
 		if err := checkProfiles(f.Family, f.Profiles, kind, fmt.Sprintf("devices[%d]", i)); err != nil {

@@ -162,6 +162,9 @@ type DeviceFamily struct {
 	ManageBinding bool `json:"manageBinding,omitempty"`
 	// Entries select the functions of family pci, which no other family knows.
 	Entries []pciselect.Entry `json:"entries,omitempty"`
+	// Programs are what claims can have ports programmed with (fpga). Without it, ports are
+	// given away as they are.
+	Programs *Programs `json:"programs,omitempty"`
 	// Profiles say how functions of the family are to be set up. Without any, topolet
 	// changes no settings of devices. No function may match two of them.
 	Profiles []Profile `json:"profiles,omitempty"`
