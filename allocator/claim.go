@@ -59,6 +59,9 @@ type Request struct {
 	ReadOnly bool `json:"readOnly,omitempty"`
 	// ResetOnRelease has a function reset before it is given back to its own driver.
 	ResetOnRelease bool `json:"resetOnRelease,omitempty"`
+	// Program is what the device has to be programmed with when a container of the claim starts,
+	// by its ID; empty for whatever it is.
+	Program string `json:"program,omitempty"`
 	// Admin looks at a device and takes nothing of it from anybody.
 	Admin bool `json:"admin,omitempty"`
 }

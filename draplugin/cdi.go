@@ -17,6 +17,7 @@ import (
 
 	"github.com/topolet/topolet/allocator"
 	"github.com/topolet/topolet/draplugin/devlinks"
+	"github.com/topolet/topolet/draplugin/fpgaprogram"
 	"github.com/topolet/topolet/topology/device"
 )
 
@@ -29,16 +30,19 @@ const specPrefix = "topolet.dev-claim_"
 type cdiFolder struct {
 	dir   string
 	cache *cdi.Cache
-	// hook is the program that makes links in containers, by its path on the host.
+	// hook is the program that makes links in containers and has ports programmed, by its path
+	// on the host, in topolet's state folder.
 	hook string
+	// programs is the host's folder of programs, or empty.
+	programs string
 }
 
-func newCDIFolder(dir, hook string) (cdiFolder, error) {
+func newCDIFolder(dir, hook, programs string) (cdiFolder, error) {
 	cache, err := cdi.NewCache(cdi.WithSpecDirs(dir), cdi.WithAutoRefresh(false))
 	if err != nil {
 		return cdiFolder{}, fmt.Errorf("CDI folder %s: %w", dir, err)
 	}
-	return cdiFolder{dir: dir, cache: cache, hook: hook}, nil
+	return cdiFolder{dir: dir, cache: cache, hook: hook, programs: programs}, nil
 }
 
 // write replaces the spec file of a grant. On an error the old one is there, and
@@ -170,16 +174,26 @@ func environment(g allocator.Grant, request string) []string {
 	return env
 }
 
-// hooks make the links of a request's devices.
+// hooks have a request's devices programmed, and make their links.
 func (f cdiFolder) hooks(g allocator.Grant, request string) []*cdispec.Hook {
+	if f.hook == "" {
+		return nil
+	}
+	var hooks []*cdispec.Hook
+	for _, p := range g.Parts {
+		if p.Name == request && p.Program != "" {
+			job := fpgaprogram.Job{Device: p.Domain, AFUID: p.Program, StateDir: filepath.Dir(f.hook), Folder: f.programs}
+			hooks = append(hooks, job.Hook(f.hook))
+		}
+	}
 	var links []device.Link
 	for _, h := range g.HardwareOf(request) {
 		links = append(links, h.Links...)
 	}
-	if len(links) == 0 || f.hook == "" {
-		return nil
+	if len(links) > 0 {
+		hooks = append(hooks, devlinks.Hook(f.hook, links))
 	}
-	return []*cdispec.Hook{devlinks.Hook(f.hook, links)}
+	return hooks
 }
 
 // deviceNodes are those of a request's devices, each once. The kernel lets the container

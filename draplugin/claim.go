@@ -115,6 +115,8 @@ func fillHardware(r *allocator.Request, result resourceapi.DeviceRequestAllocati
 		r.ReadOnly = c.ReadOnly
 	case v1alpha1.PCIConfig:
 		r.ResetOnRelease = c.ResetOnRelease
+	case v1alpha1.FPGAConfig:
+		r.Program = c.AFUID
 	}
 	r.Amounts, err = consumedAmounts(result, field)
 	return err

@@ -340,7 +340,7 @@ func TestLinksAreMadeByAHook(t *testing.T) {
 	part := allocator.Part{Request: allocator.Request{Name: "gpu", Domain: wholeGPU}, Hardware: &allocator.Hardware{
 		Family: "gpu", Links: []device.Link{{Path: "/dev/dri/by-path/pci-0000:80:01.0-card", Target: "../card7"}},
 	}}
-	folder, err := newCDIFolder(t.TempDir(), "/var/lib/topolet/hook")
+	folder, err := newCDIFolder(t.TempDir(), "/var/lib/topolet/hook", "")
 	if err != nil {
 		t.Fatal(err)
 	}

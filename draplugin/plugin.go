@@ -34,9 +34,12 @@ type Options struct {
 	RegistryDir string
 	// CDIDir is a folder in which the container runtime looks for CDI specs.
 	CDIDir string
-	// Hook is the program of package devlinks, by its path on the host; without one
-	// containers have no links to devices.
+	// Hook is the program of packages devlinks and fpgaprogram, by its path on the host, in
+	// topolet's state folder; without one containers have no links to devices, and no port
+	// is programmed.
 	Hook string
+	// Programs say what ports of FPGAs may be programmed with.
+	Programs Programs
 
 	// Root is the machine's, as [topology.OpenRoot] opens it, and Rebinder changes drivers
 	// there.
@@ -95,7 +98,7 @@ var _ kubeletplugin.DRAPlugin = (*Plugin)(nil)
 // them. It touches nothing before [Plugin.Run]. Released is called after CPUs have
 // returned to the shared pool; it must not block.
 func New(opts Options, ledger *allocator.Ledger, runtime Runtime, notifier Notifier, released func()) (*Plugin, error) {
-	folder, err := newCDIFolder(opts.CDIDir, opts.Hook)
+	folder, err := newCDIFolder(opts.CDIDir, opts.Hook, opts.Programs.folder())
 	if err != nil {
 		return nil, err
 	}

@@ -41,6 +41,9 @@ func (p *Plugin) prepare(ctx context.Context, claim *resourceapi.ResourceClaim) 
 	if err != nil {
 		return kubeletplugin.PrepareResult{Err: fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)}
 	}
+	if err := p.checkPrograms(owner, requests); err != nil {
+		return kubeletplugin.PrepareResult{Err: fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)}
+	}
 	grant, err := p.ledger.Grant(owner, requests)
 	if err != nil {
 		return kubeletplugin.PrepareResult{Err: fmt.Errorf("claim %s/%s: %w", claim.Namespace, claim.Name, err)}
@@ -98,6 +101,9 @@ func metadataOf(inv *allocator.Inventory, part allocator.Part, lists bool) *kube
 	}
 	if d, ok := inv.Device(part.Domain); ok {
 		addAll(attrs, hardwareAttributes(d))
+	}
+	if part.Program != "" {
+		attrs[string(AttributeAFU)] = resourceapi.DeviceAttribute{StringValue: ptr.To(part.Program)}
 	}
 	if cpus := part.RunsOn(); !cpus.IsEmpty() {
 		attrs[string(AttributeCPUSet)] = resourceapi.DeviceAttribute{StringValue: ptr.To(cpus.String())}

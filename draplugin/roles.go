@@ -7,6 +7,7 @@ import (
 
 	"github.com/topolet/topolet/draplugin/v1alpha1"
 	"github.com/topolet/topolet/topology/device"
+	"github.com/topolet/topolet/topology/device/fpga"
 	"github.com/topolet/topolet/topology/device/gaudi"
 	"github.com/topolet/topolet/topology/device/gpu"
 	"github.com/topolet/topolet/topology/device/idxd"
@@ -51,6 +52,8 @@ func rolesOf(name string, config v1alpha1.DeviceConfig) ([]string, error) {
 		roles[device.LegacyEnv] = c.LegacyEnv
 	case v1alpha1.WorkQueueConfig:
 		roles[idxd.CharLink] = !c.NoCharLink
+	case v1alpha1.FPGAConfig:
+		roles[fpga.Management] = c.Management
 	case v1alpha1.NVMeConfig:
 		roles[nvme.Controller], roles[nvme.Generic] = !c.ReadOnly, !c.ReadOnly
 	case v1alpha1.SGXConfig:

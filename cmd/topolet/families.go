@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/topolet/topolet/draplugin"
 	"github.com/topolet/topolet/draplugin/v1alpha1"
 	"github.com/topolet/topolet/topology/device"
 	"github.com/topolet/topolet/topology/device/dlb"
@@ -52,6 +53,16 @@ func familiesOf(config v1alpha1.Configuration, vfioDriver func(address string) (
 		return cmp.Compare(isSelector(a), isSelector(b))
 	})
 	return families
+}
+
+// programsOf are what the configuration says of programs for FPGAs, on the host below a root.
+func programsOf(config v1alpha1.Configuration, root string) draplugin.Programs {
+	for _, f := range config.Devices {
+		if f.Programs != nil {
+			return draplugin.Programs{Rules: *f.Programs, Root: root}
+		}
+	}
+	return draplugin.Programs{}
 }
 
 func isSelector(f device.Family) int {

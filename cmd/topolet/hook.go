@@ -11,6 +11,7 @@ import (
 
 	"github.com/topolet/topolet/allocator"
 	"github.com/topolet/topolet/draplugin/devlinks"
+	"github.com/topolet/topolet/draplugin/fpgaprogram"
 )
 
 // hookName is in the state folder, which has the same path on the host.
@@ -23,6 +24,21 @@ func newDevLinksCommand() *cobra.Command {
 		Hidden: true,
 		Args:   cobra.MinimumNArgs(1),
 		RunE:   func(cmd *cobra.Command, args []string) error { return devlinks.Make(cmd.InOrStdin(), args) },
+	}
+}
+
+func newProgramFPGACommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    fpgaprogram.Command + " DEVICE AFU-ID STATE-FOLDER PROGRAM-FOLDER",
+		Short:  "Have a port of an FPGA programmed for a container that is being created; for container runtimes",
+		Hidden: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			job, err := fpgaprogram.ParseJob(args)
+			if err != nil {
+				return err
+			}
+			return fpgaprogram.Programmer{Kernel: fpgaprogram.Linux{}}.Run(cmd.Context(), job)
+		},
 	}
 }
 

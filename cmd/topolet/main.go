@@ -36,6 +36,7 @@ func newRootCommand() *cobra.Command {
 		// An error is one line.
 		DisableSuggestions: true,
 	}
-	cmd.AddCommand(newRunCommand(), newTopologyCommand(), newSnapshotCommand(), newExplainCommand(), newStatusCommand(), newProfileCommand(), newProbeCommand(), newDevLinksCommand())
+	cmd.AddCommand(newRunCommand(), newTopologyCommand(), newSnapshotCommand(), newExplainCommand(), newStatusCommand(), newProfileCommand(), newProbeCommand(),
+		newDevLinksCommand(), newProgramFPGACommand())
 	return cmd
 }

@@ -207,6 +207,7 @@ func run(ctx context.Context, opts runOptions) error {
 		RegistryDir: opts.registryDir,
 		CDIDir:      opts.cdiDir,
 		Hook:        filepath.Join(opts.stateDir, hookName),
+		Programs:    programsOf(config, opts.root),
 		Root:        host,
 		Rebinder:    rebinder,
 		Look:        look,

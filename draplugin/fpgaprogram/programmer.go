@@ -187,10 +187,10 @@ func (h host) port(name string) (port, error) {
 	d := devices[i]
 	found := port{card: d.Use.Owner}
 	found.number, _ = fpga.PortNumber(name)
-	found.stack, _ = d.Attributes["stack"].AsText()
-	found.interfaceID, _ = d.Attributes["interfaceID"].AsText()
-	found.afuID, _ = d.Attributes["afuID"].AsText()
-	found.programmable, _ = d.Attributes["programmable"].AsFlag()
+	found.stack, _ = d.Attributes[fpga.Stack].AsText()
+	found.interfaceID, _ = d.Attributes[fpga.InterfaceID].AsText()
+	found.afuID, _ = d.Attributes[fpga.AFUID].AsText()
+	found.programmable, _ = d.Attributes[fpga.Programmable].AsFlag()
 	for _, n := range d.Nodes {
 		if n.Role == fpga.Management {
 			found.engine = n

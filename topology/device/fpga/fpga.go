@@ -24,6 +24,17 @@ const name = "fpga"
 // with it; a monitor device has the same node without a role.
 const Management = "fpga-management"
 
+// Attributes of a port: the function that it has now, that which its card has for programs,
+// and whether it can be programmed. The IDs are in the form of package bitstream, or empty while
+// the hardware is being reset.
+const (
+	AFUID        = "afuID"
+	InterfaceID  = "interfaceID"
+	Programmable = "programmable"
+	// Stack is the set of drivers, "dfl" or "opae".
+	Stack = "stack"
+)
+
 // cards are by vendor and device, of physical and virtual functions. A card whose device
 // is shared by several is in boards.
 var cards = map[int]string{

@@ -57,10 +57,10 @@ func (s stack) portAt(h *device.Host, f topology.PCIFunction, card engine, dir s
 	// functions; those have others.
 	d.Taints = nil
 	d.Set("model", model(f))
-	d.Set("stack", device.Text(s.name))
-	d.Set("interfaceID", device.Text(card.interfaceID))
-	d.Set("afuID", device.Text(afu))
-	d.Set("programmable", device.Flag(card.interfaceID != "" && len(card.nodes) > 0))
+	d.Set(Stack, device.Text(s.name))
+	d.Set(InterfaceID, device.Text(card.interfaceID))
+	d.Set(AFUID, device.Text(afu))
+	d.Set(Programmable, device.Flag(card.interfaceID != "" && len(card.nodes) > 0))
 
 	for _, r := range portRegisters {
 		taints = append(taints, r.taints(h, dir)...)
@@ -117,7 +117,7 @@ func withholdAmbiguous(devices []device.Device) {
 	for _, same := range ports {
 		for _, i := range same {
 			if len(same) > 1 {
-				devices[i].Set("programmable", device.Flag(false))
+				devices[i].Set(Programmable, device.Flag(false))
 			}
 		}
 	}
