@@ -164,7 +164,7 @@ func TestAContainerHasTheVariablesOfAllItsDevices(t *testing.T) {
 func TestHardwareSurvivesARestart(t *testing.T) {
 	store := FileStore{Path: filepath.Join(t.TempDir(), "checkpoint")}
 	l := deviceLedger(t, store)
-	want := grant(t, l, claim("held", "p"), deviceRequest(gpuWhole, func(r *Request) { r.Roles = []string{"card"} }))
+	want := grant(t, l, claim("held", "p"), deviceRequest(gpuWhole, func(r *Request) { r.Roles, r.Program = []string{"card"}, "d8424dc4" }))
 	kept, err := store.Load()
 	if err != nil {
 		t.Fatal(err)

@@ -152,6 +152,33 @@ func TestDevicesAreWritableWhereTheyAreChanged(t *testing.T) {
 	}
 }
 
+// What FPGAs are programmed with is read where the daemon looks for the host's files, and
+// nobody's who does not program any.
+func TestProgramsForFPGAsAreMountedToBeRead(t *testing.T) {
+	const programs = `config.devices=[{"family":"gpu"},{"family":"fpga","programs":{"folder":"/srv/fpga","allow":[{"namespaces":["*"]}]}}]`
+	for devices, want := range map[string]string{
+		`config.devices=[]`:                  "",
+		`config.devices=[{"family":"fpga"}]`: "",
+		programs:                             "/srv/fpga on /host/srv/fpga",
+	} {
+		pod := only[*appsv1.DaemonSet](t, render(t, "--set-json", devices)).Spec.Template.Spec
+		var got string
+		for _, v := range pod.Volumes {
+			for _, m := range pod.Containers[0].VolumeMounts {
+				if v.Name == "programs" && m.Name == v.Name {
+					got = v.HostPath.Path + " on " + m.MountPath
+					if !m.ReadOnly || m.MountPropagation == nil || *m.MountPropagation != corev1.MountPropagationHostToContainer {
+						t.Errorf("the mount is %+v", m)
+					}
+				}
+			}
+		}
+		if got != want {
+			t.Errorf("%s: programs are %q, want %q", devices, got, want)
+		}
+	}
+}
+
 // The default of Go's runtime is the number of the machine's CPUs.
 func TestTheDaemonKeepsNoMemoryForEveryCPU(t *testing.T) {
 	main := only[*appsv1.DaemonSet](t, render(t)).Spec.Template.Spec.Containers[0]
@@ -294,6 +321,9 @@ func TestSchemaRefuses(t *testing.T) {
 	}{
 		{[]string{"--set", "nosuch=1"}, []string{"nosuch", "not allowed"}},
 		{[]string{"--set", "image.tagg=1"}, []string{"/image", "tagg", "not allowed"}},
+		{[]string{"--set-json", `config.devices=[{"family":"fpga","programs":{"folder":"srv","allow":[{"namespaces":["*"]}]}}]`}, []string{"/config/devices/0/programs/folder", "pattern"}},
+		{[]string{"--set-json", `config.devices=[{"family":"fpga","programs":{"folder":"/srv"}}]`}, []string{"/config/devices/0/programs", "allow"}},
+		{[]string{"--set-json", `config.devices=[{"family":"fpga","programs":{"folder":"/srv","allow":[{}]}}]`}, []string{"/config/devices/0/programs/allow/0", "namespaces"}},
 		{[]string{"--set", "config.levels={numa}"}, []string{"/config/levels/0", "must be one of"}},
 		{[]string{"--set", "config.levels={l3,l3}"}, []string{"/config/levels", "equal"}},
 		{[]string{"--set", "image.tag=1"}, []string{"/image/tag", "want string"}},

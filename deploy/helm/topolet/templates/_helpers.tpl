@@ -34,6 +34,11 @@ true
 {{- end }}
 {{- end }}
 
+{{/* The host's folder of programs for FPGAs, or empty. */}}
+{{- define "topolet.programs" -}}
+{{- range .Values.config.devices }}{{ with .programs }}{{ .folder }}{{ end }}{{ end }}
+{{- end }}
+
 {{/* CEL: what kind of capacity the driver publishes, beside huge pages, whose name ends in
 their size. The admission policy knows no other. */}}
 {{- define "topolet.capacities" -}}
