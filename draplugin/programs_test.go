@@ -17,6 +17,7 @@ import (
 	"github.com/topolet/topolet/draplugin/fpgaprogram"
 	"github.com/topolet/topolet/draplugin/fpgaprogram/fpgatest"
 	"github.com/topolet/topolet/draplugin/v1alpha1"
+	"github.com/topolet/topolet/topology"
 	"github.com/topolet/topolet/topology/device"
 	"github.com/topolet/topolet/topology/device/devicetest"
 	"github.com/topolet/topolet/topology/device/fpga"
@@ -36,6 +37,7 @@ type fpgaRig struct {
 	*rig
 	card  *fpgatest.Card
 	host  *devicetest.Host
+	files *topology.Root
 	rules v1alpha1.Programs
 }
 
@@ -47,6 +49,11 @@ func newFPGARig(t *testing.T, stack string) *fpgaRig {
 		rules: v1alpha1.Programs{Folder: fpgaFolder, Allow: []v1alpha1.ProgramRule{{Namespaces: []string{"default"}, AFUIDs: []string{fpgaWanted}}}},
 	}
 	fpgatest.Program(t, filepath.Join(h.Dir, fpgaFolder), fpgaInterface, fpgaWanted, "first")
+	var err error
+	if r.files, err = topology.OpenRoot(h.Dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.files.Close() }) //nolint:errcheck // only read
 	m, dir := h.Open().Machine, t.TempDir()
 	r.rig = &rig{
 		machine: m, policy: allocator.Policy{ReservedCPUs: allocator.DefaultReserved(m)}, side: &side{}, notes: &notes{},
@@ -109,7 +116,7 @@ func (r *fpgaRig) container(t *testing.T, ids []string) (*specs.Spec, error) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		programmer := fpgaprogram.Programmer{Root: r.host.Dir, Kernel: r.card, Patience: time.Second}
+		programmer := fpgaprogram.Programmer{Files: r.files, Root: r.host.Dir, Kernel: r.card, Patience: time.Second}
 		if err := programmer.Run(t.Context(), job); err != nil {
 			return spec, err
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/topolet/topolet/allocator"
 	"github.com/topolet/topolet/draplugin/devlinks"
 	"github.com/topolet/topolet/draplugin/fpgaprogram"
+	"github.com/topolet/topolet/topology"
 )
 
 // hookName is in the state folder, which has the same path on the host.
@@ -37,7 +38,12 @@ func newProgramFPGACommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return fpgaprogram.Programmer{Kernel: fpgaprogram.Linux{}}.Run(cmd.Context(), job)
+			host, err := topology.OpenRoot("/")
+			if err != nil {
+				return err
+			}
+			defer host.Close() //nolint:errcheck // only read
+			return fpgaprogram.Programmer{Files: host, Kernel: fpgaprogram.Linux{}}.Run(cmd.Context(), job)
 		},
 	}
 }

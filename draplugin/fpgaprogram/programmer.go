@@ -6,9 +6,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/topolet/topolet/topology"
@@ -21,9 +21,15 @@ import (
 // that the runtime waits for the hook.
 const DefaultPatience = 80 * time.Second
 
+// settling is for how long a port may say that it is being reset, before it is programmed and
+// after. It takes milliseconds.
+const settling = 3 * time.Second
+
 // Programmer does jobs on a host.
 type Programmer struct {
-	// Root is the directory in which the host's file systems are; empty is /.
+	// Files are the machine's, as [topology.OpenRoot] opens them. Root is the directory that
+	// they are in, for devices and programs; empty is /.
+	Files  fs.FS
 	Root   string
 	Kernel Kernel
 	// Patience is how long it waits for others who are in the way, all in all; 0 is
@@ -47,11 +53,10 @@ func (p Programmer) Run(ctx context.Context, job Job) error {
 }
 
 func (p Programmer) run(ctx context.Context, job Job) error {
-	host, err := openHost(p.Root)
+	host, err := newHost(p.Files)
 	if err != nil {
 		return err
 	}
-	defer host.root.Close() //nolint:errcheck // only read
 	found, err := host.port(job.Device)
 	if err != nil {
 		return err
@@ -61,8 +66,9 @@ func (p Programmer) run(ctx context.Context, job Job) error {
 		return err
 	}
 	defer card.unlock()
-	// Whoever had the lock may have changed it.
-	port, err := host.port(job.Device)
+	// Whoever had the lock may have changed it. A user who resets the port shall not have it
+	// programmed.
+	port, err := host.settled(ctx, job.Device)
 	if err != nil {
 		return err
 	}
@@ -114,48 +120,32 @@ func (p Programmer) program(ctx context.Context, host host, port port, job Job, 
 	if err := errors.Join(err, engine.close()); err != nil {
 		return err
 	}
-	const remedy = "see the kernel's log; the card may need a reset, or another file"
-	// The port answers that it is busy until it is enabled again.
-	return patiently(ctx, job.Device, "waiting for the port to come back", remedy, errReset, func() error {
-		now, err := host.port(job.Device)
-		switch {
-		case err != nil:
-			return err
-		case now.afuID == "":
-			return errReset
-		case now.afuID != job.AFUID:
-			return refused(job.Device, remedy, "after programming it has function %s", now.afuID)
-		}
-		return nil
-	})
+	now, err := host.settled(ctx, job.Device)
+	if err != nil {
+		return err
+	}
+	if now.afuID != job.AFUID {
+		return refused(job.Device, "see the kernel's log; the card may need a reset, or another file", "after programming it has function %q", now.afuID)
+	}
+	return nil
 }
-
-// errReset says that a port does not tell its function at the moment.
-var errReset = fmt.Errorf("the port is being reset: %w", syscall.EBUSY)
 
 // host is a machine as it is now.
 type host struct {
-	root    *topology.Root
+	files   fs.FS
 	machine *topology.Machine
 }
 
-func openHost(dir string) (host, error) {
-	if dir == "" {
-		dir = "/"
-	}
-	root, err := topology.OpenRoot(dir)
+func newHost(files fs.FS) (host, error) {
+	m, err := topology.Discover(files)
 	if err != nil {
-		return host{}, err
+		return host{}, fmt.Errorf("looking at the machine: %w", err)
 	}
-	m, err := topology.Discover(root)
-	if err != nil {
-		return host{}, errors.Join(fmt.Errorf("looking at the machine: %w", err), root.Close())
-	}
-	return host{root, m}, nil
+	return host{files, m}, nil
 }
 
 func (h host) bootID() string {
-	id, _ := topology.NewFiles(h.root).Read("proc/sys/kernel/random/boot_id")
+	id, _ := topology.NewFiles(h.files).Read("proc/sys/kernel/random/boot_id")
 	return id
 }
 
@@ -172,10 +162,28 @@ type port struct {
 	engine       device.Node
 }
 
+// settled is port, after a reset of the port if there is one: its function is still empty if
+// that does not end.
+func (h host) settled(ctx context.Context, name string) (port, error) {
+	ctx, cancel := context.WithTimeout(ctx, settling)
+	defer cancel()
+	for {
+		now, err := h.port(name)
+		if err != nil || now.afuID != "" {
+			return now, err
+		}
+		select {
+		case <-ctx.Done():
+			return now, nil
+		case <-time.After(poll):
+		}
+	}
+}
+
 // port returns the port of that device.
 func (h host) port(name string) (port, error) {
 	var problems []string
-	devices := fpga.Family{}.Discover(device.NewHost(h.root, h.machine), func(err error) { problems = append(problems, err.Error()) })
+	devices := fpga.Family{}.Discover(device.NewHost(h.files, h.machine), func(err error) { problems = append(problems, err.Error()) })
 	i := slices.IndexFunc(devices, func(d device.Device) bool { return d.Name == name })
 	if i < 0 {
 		reason := "this machine has no such port"

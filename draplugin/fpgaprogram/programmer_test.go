@@ -3,6 +3,7 @@ package fpgaprogram_test
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/topolet/topolet/draplugin/fpgaprogram"
 	"github.com/topolet/topolet/draplugin/fpgaprogram/fpgatest"
+	"github.com/topolet/topolet/topology"
 	"github.com/topolet/topolet/topology/device/devicetest"
 	"github.com/topolet/topolet/topology/device/fpga/bitstream"
 )
@@ -32,13 +34,39 @@ const (
 type rig struct {
 	*fpgatest.Card
 	host  *devicetest.Host
+	files *resetting
 	state string
+}
+
+// resetting are the files of a host whose ports do not tell their functions for some time.
+type resetting struct {
+	fs.ReadLinkFS
+	mu    sync.Mutex
+	looks int
+}
+
+func (f *resetting) Open(name string) (fs.File, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if strings.HasSuffix(name, "/afu_id") && f.looks > 0 {
+		f.looks--
+		return nil, &fs.PathError{Op: "read", Path: name, Err: syscall.EBUSY}
+	}
+	return f.ReadLinkFS.Open(name)
 }
 
 func newRig(t *testing.T, stack string) *rig {
 	t.Helper()
 	h := devicetest.New(t)
-	r := &rig{Card: fpgatest.New(t, h, stack, address, interfaceID, before, 2), host: h, state: t.TempDir()}
+	root, err := topology.OpenRoot(h.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { root.Close() }) //nolint:errcheck // only read
+	r := &rig{
+		Card: fpgatest.New(t, h, stack, address, interfaceID, before, 2), host: h,
+		files: &resetting{ReadLinkFS: root}, state: t.TempDir(),
+	}
 	fpgatest.Program(t, r.folder(), interfaceID, wanted, "first")
 	return r
 }
@@ -56,7 +84,7 @@ func (r *rig) run(t *testing.T, job fpgaprogram.Job) error {
 }
 
 func (r *rig) programmer(patience time.Duration) fpgaprogram.Programmer {
-	return fpgaprogram.Programmer{Root: r.host.Dir, Kernel: r, Patience: patience}
+	return fpgaprogram.Programmer{Files: r.files, Root: r.host.Dir, Kernel: r, Patience: patience}
 }
 
 func (r *rig) wantEvents(t *testing.T, want ...string) {
@@ -107,6 +135,31 @@ func TestAPortThatHasTheFunctionIsLeftAlone(t *testing.T) {
 			}
 			r.wantEvents(t)
 		})
+	}
+}
+
+// Its user has it reset, perhaps, who shall not have it programmed.
+func TestAPortThatIsBeingResetIsWaitedFor(t *testing.T) {
+	r := newRig(t, "dfl")
+	r.Have(0, wanted)
+	r.files.looks = 6
+	if err := r.run(t, r.job(0, wanted)); err != nil {
+		t.Error(err)
+	}
+	r.wantEvents(t)
+	r.files.looks = 6
+	if err := r.run(t, r.job(1, wanted)); err != nil {
+		t.Error(err)
+	}
+	r.wantEvents(t, "port1 first")
+}
+
+func TestAPortThatDoesNotComeBackIsNotTakenForProgrammed(t *testing.T) {
+	r := newRig(t, "dfl")
+	r.files.looks = 1 << 20
+	err := r.programmer(300*time.Millisecond).Run(t.Context(), r.job(0, wanted))
+	if err == nil || !strings.Contains(err.Error(), `after programming it has function ""`) {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -222,11 +275,11 @@ func TestWhatCannotBeProgrammedIsSaid(t *testing.T) {
 		},
 		"the port has another function afterwards": {
 			change: func(_ *testing.T, r *rig, _ *fpgaprogram.Job) { r.Wrong = other },
-			said:   []string{"after programming it has function " + other},
+			said:   []string{"after programming it has function \"" + other},
 		},
 		"the port has crashed afterwards": {
 			change: func(_ *testing.T, r *rig, _ *fpgaprogram.Job) { r.Wrong = fpgatest.Crashed },
-			said:   []string{"after programming it has function ffff"},
+			said:   []string{"after programming it has function \"ffff"},
 		},
 		"the state folder cannot be written": {
 			change: func(_ *testing.T, _ *rig, j *fpgaprogram.Job) { j.StateDir = "/proc/nowhere" },
@@ -320,6 +373,7 @@ func TestAnOpenCLProgramIsToldFromOthersByWhatItIs(t *testing.T) {
 	mustRun("port0 one", "port0 two", "port0 first", "port0 two", "port0 two")
 	r.host.File("/proc/sys/kernel/random/boot_id", "")
 	mustRun("port0 one", "port0 two", "port0 first", "port0 two", "port0 two", "port0 two")
+	mustRun("port0 one", "port0 two", "port0 first", "port0 two", "port0 two", "port0 two", "port0 two")
 }
 
 func TestWhatIsKnownOfOpenCLProgramsIsNotTrustedWhenItIsGarbled(t *testing.T) {

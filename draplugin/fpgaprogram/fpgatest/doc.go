@@ -3,5 +3,5 @@
 //
 //	card := fpgatest.New(t, host, "dfl", "0000:5e:00.0", interfaceID, ports...)
 //	fpgatest.Program(t, folder, interfaceID, afuID, "data")
-//	programmer := fpgaprogram.Programmer{Root: host.Dir, Kernel: card}
+//	programmer := fpgaprogram.Programmer{Files: root, Root: host.Dir, Kernel: card}
 package fpgatest
