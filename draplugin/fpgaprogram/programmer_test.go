@@ -45,6 +45,13 @@ type resetting struct {
 	looks int
 }
 
+// reset has the next looks at functions fail.
+func (f *resetting) reset(looks int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.looks = looks
+}
+
 func (f *resetting) Open(name string) (fs.File, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -142,12 +149,12 @@ func TestAPortThatHasTheFunctionIsLeftAlone(t *testing.T) {
 func TestAPortThatIsBeingResetIsWaitedFor(t *testing.T) {
 	r := newRig(t, "dfl")
 	r.Have(0, wanted)
-	r.files.looks = 6
+	r.files.reset(6)
 	if err := r.run(t, r.job(0, wanted)); err != nil {
 		t.Error(err)
 	}
 	r.wantEvents(t)
-	r.files.looks = 6
+	r.After = func() { r.files.reset(6) } // as the hardware does
 	if err := r.run(t, r.job(1, wanted)); err != nil {
 		t.Error(err)
 	}
@@ -156,7 +163,7 @@ func TestAPortThatIsBeingResetIsWaitedFor(t *testing.T) {
 
 func TestAPortThatDoesNotComeBackIsNotTakenForProgrammed(t *testing.T) {
 	r := newRig(t, "dfl")
-	r.files.looks = 1 << 20
+	r.files.reset(1 << 20)
 	err := r.programmer(300*time.Millisecond).Run(t.Context(), r.job(0, wanted))
 	if err == nil || !strings.Contains(err.Error(), `after programming it has function ""`) {
 		t.Errorf("got %v", err)

@@ -28,6 +28,8 @@ type Card struct {
 	// Wrong, if it is not empty, is the function that ports have after programming, whatever
 	// the program.
 	Wrong string
+	// After, if there is one, is called when a port has been programmed.
+	After func()
 	// Minor is that of the node in /dev; that in sysfs is 0.
 	Minor int64
 

@@ -126,5 +126,8 @@ func (c *Card) load(port uint32, data string) (status uint64, err error) {
 	}
 	c.ports[port] = afuID
 	c.show(port, afuID)
+	if c.After != nil {
+		c.After()
+	}
 	return 0, nil
 }
