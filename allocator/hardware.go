@@ -22,6 +22,8 @@ type Hardware struct {
 	Links []device.Link `json:"links,omitempty"`
 	// Mounts are the host's folders that they see.
 	Mounts []device.Mount `json:"mounts,omitempty"`
+	// Hooks are the programs that are run before they start.
+	Hooks []device.Hook `json:"hooks,omitempty"`
 	// Variables are those of the containers' environment.
 	Variables []device.Variable `json:"variables,omitempty"`
 	// Interfaces are the network interfaces, by the host's names, that are theirs alone.
@@ -76,6 +78,7 @@ func hardware(d *device.Device, r Request) *Hardware {
 	h := &Hardware{Family: d.Family, Address: d.Address}
 	if !r.Admin {
 		h.Use, h.Interfaces = d.Use, d.Interfaces
+		h.Hooks = ofRoles(d.Hooks, func(k device.Hook) string { return k.Role }, r)
 		if d.Managed {
 			h.Handover = &Handover{}
 		}
@@ -182,9 +185,10 @@ func (inv *Inventory) refreshed(g Grant) (Grant, bool) {
 			// Its driver is lost at the moment: nodes that cannot be opened are better than a
 			// container that does not know.
 			now.Nodes, now.Links, now.Mounts, now.Variables = p.Hardware.Nodes, p.Hardware.Links, p.Hardware.Mounts, p.Hardware.Variables
+			now.Hooks = p.Hardware.Hooks
 		}
 		if slices.Equal(now.Nodes, p.Hardware.Nodes) && slices.Equal(now.Links, p.Hardware.Links) &&
-			slices.Equal(now.Mounts, p.Hardware.Mounts) && slices.Equal(now.Variables, p.Hardware.Variables) && slices.Equal(now.Interfaces, p.Hardware.Interfaces) {
+			slices.Equal(now.Mounts, p.Hardware.Mounts) && slices.Equal(now.Hooks, p.Hardware.Hooks) && slices.Equal(now.Variables, p.Hardware.Variables) && slices.Equal(now.Interfaces, p.Hardware.Interfaces) {
 			continue
 		}
 		if !changed {

@@ -185,6 +185,50 @@ func TestHardwareSurvivesARestart(t *testing.T) {
 	}
 }
 
+func TestAContainerGetsTheHooksOfItsRoles(t *testing.T) {
+	hooks := []device.Hook{{Path: "/usr/bin/setup", Argument: "createRuntime", Role: "network"}, {Path: "/usr/bin/always", Argument: "createRuntime"}}
+	devices := someDevices()
+	devices[0].Hooks = hooks
+	network := func(r *Request) { r.Roles = []string{"network"} }
+	for name, test := range map[string]struct {
+		change []func(*Request)
+		want   []device.Hook
+	}{
+		"without the role":  {nil, hooks[1:]},
+		"with the role":     {[]func(*Request){network}, hooks},
+		"who only looks on": {[]func(*Request){network, admin}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := FileStore{Path: filepath.Join(t.TempDir(), "checkpoint")}
+			l := deviceLedger(t, store)
+			l.ReplaceDevices(devices)
+			grant(t, l, claim("held", "p"), deviceRequest(gpuPart, test.change...))
+			kept, err := store.Load()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(test.want, kept[0].Parts[0].Hardware.Hooks); diff != "" {
+				t.Errorf("hooks -want +kept:\n%s", diff)
+			}
+			// The node's configuration has none any more.
+			l.ReplaceDevices(someDevices())
+			if g := grant(t, l, claim("held", "p"), deviceRequest(gpuPart, test.change...)); len(g.Parts[0].Hardware.Hooks) > 0 {
+				t.Errorf("a claim that is prepared again has hooks %v", g.Parts[0].Hardware.Hooks)
+			}
+			// It has them again, and the driver is lost.
+			l.ReplaceDevices(devices)
+			grant(t, l, claim("held", "p"), deviceRequest(gpuPart, test.change...))
+			lost := someDevices()
+			lost[0].Nodes = nil
+			l.ReplaceDevices(lost)
+			g := grant(t, l, claim("held", "p"), deviceRequest(gpuPart, test.change...))
+			if diff := cmp.Diff(test.want, g.Parts[0].Hardware.Hooks); diff != "" {
+				t.Errorf("hooks without a driver -want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestNodesThatTheKernelNumbersAnewAreTold(t *testing.T) {
 	store := &memory{}
 	l := deviceLedger(t, store)

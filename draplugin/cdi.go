@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -174,23 +175,37 @@ func environment(g allocator.Grant, request string) []string {
 	return env
 }
 
-// hooks have a request's devices programmed, and make their links.
+// hookTimeout is how many seconds the runtime waits for a device's own hook.
+const hookTimeout = 60
+
+// deviceHook runs on the host (OCI runtime specification, config, createRuntime hooks).
+func deviceHook(k device.Hook) *cdispec.Hook {
+	seconds := hookTimeout
+	return &cdispec.Hook{HookName: "createRuntime", Path: k.Path, Args: []string{filepath.Base(k.Path), k.Argument}, Timeout: &seconds}
+}
+
+// hooks have a request's devices programmed, run the hooks of devices, each once, and make
+// links.
 func (f cdiFolder) hooks(g allocator.Grant, request string) []*cdispec.Hook {
-	if f.hook == "" {
-		return nil
-	}
 	var hooks []*cdispec.Hook
 	for _, p := range g.Parts {
-		if p.Name == request && p.Program != "" {
+		if p.Name == request && p.Program != "" && f.hook != "" {
 			job := fpgaprogram.Job{Device: p.Domain, AFUID: p.Program, StateDir: filepath.Dir(f.hook), Folder: f.programs}
 			hooks = append(hooks, job.Hook(f.hook))
 		}
 	}
 	var links []device.Link
 	for _, h := range g.HardwareOf(request) {
+		for _, k := range h.Hooks {
+			if hook := deviceHook(k); !slices.ContainsFunc(hooks, func(other *cdispec.Hook) bool { return reflect.DeepEqual(other, hook) }) {
+				hooks = append(hooks, hook)
+			}
+		}
+	}
+	for _, h := range g.HardwareOf(request) {
 		links = append(links, h.Links...)
 	}
-	if len(links) > 0 {
+	if len(links) > 0 && f.hook != "" {
 		hooks = append(hooks, devlinks.Hook(f.hook, links))
 	}
 	return hooks
@@ -220,7 +235,7 @@ func deviceNodes(g allocator.Grant, request string) []*cdispec.DeviceNode {
 	return nodes
 }
 
-// mounts are the host's folders that a request's devices come with, each once.
+// mounts are the host's folders and files that a request's devices come with, each once.
 func mounts(g allocator.Grant, request string) []*cdispec.Mount {
 	var list []*cdispec.Mount
 	for _, h := range g.HardwareOf(request) {

@@ -30,7 +30,7 @@ func familiesOf(config v1alpha1.Configuration, vfioDriver func(address string) (
 		dsa.Shares, iaa.Shares = shares, shares
 		family := map[string]device.Family{
 			"gpu":   gpu.Family{Shares: shares, Memory: memory},
-			"gaudi": gaudi.Family{},
+			"gaudi": gaudi.Family{NetworkHook: f.NetworkHook, NetworkConfig: f.NetworkConfig},
 			"qat":   qat.Family{},
 			"dsa":   dsa,
 			"iaa":   iaa,

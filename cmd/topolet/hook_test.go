@@ -10,6 +10,7 @@ import (
 	"github.com/topolet/topolet/draplugin"
 	"github.com/topolet/topolet/draplugin/fpgaprogram"
 	"github.com/topolet/topolet/draplugin/v1alpha1"
+	"github.com/topolet/topolet/topology/device/gaudi"
 )
 
 func TestTheRuntimesHookProgramsThisMachine(t *testing.T) {
@@ -25,6 +26,18 @@ func TestTheRuntimesHookProgramsThisMachine(t *testing.T) {
 		if err := cmd.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), said) {
 			t.Errorf("%q: %v, want %q", arguments, err, said)
 		}
+	}
+}
+
+func TestGaudisKnowTheNetworkOfTheConfiguration(t *testing.T) {
+	config, err := v1alpha1.DecodeConfiguration([]byte("apiVersion: topolet.dev/v1alpha1\nkind: Configuration\n" +
+		"devices: [{family: gaudi, networkHook: /bin/hook, networkConfig: /etc/net.json}]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := gaudi.Family{NetworkHook: "/bin/hook", NetworkConfig: "/etc/net.json"}
+	if got := familiesOf(config, nil)[0]; got != want {
+		t.Errorf("the family is %+v, want %+v", got, want)
 	}
 }
 

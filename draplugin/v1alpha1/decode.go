@@ -85,7 +85,7 @@ func DecodeConfiguration(raw []byte) (Configuration, error) {
 		return Configuration{}, fmt.Errorf("%s is not YAML: %s", kind, oneLine(err))
 	}
 	var c Configuration
-	if err := decode(asJSON, &c, kind, "reservedCPUs, reservedMemory, cpuRequests, enforcement (all strings), levels (a list of strings), devices (a list of objects with family, shares, tenants, manageBinding, entries, programs, profiles), nodeAllocatable, listAttributes (true or false)"); err != nil {
+	if err := decode(asJSON, &c, kind, "reservedCPUs, reservedMemory, cpuRequests, enforcement (all strings), levels (a list of strings), devices (a list of objects with family, shares, tenants, manageBinding, entries, programs, networkHook, networkConfig, profiles), nodeAllocatable, listAttributes (true or false)"); err != nil {
 		return Configuration{}, err
 	}
 	if err := checkType(c.APIVersion, c.Kind, kind); err != nil {

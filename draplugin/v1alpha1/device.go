@@ -288,6 +288,9 @@ func checkFamilies(list []DeviceFamily, kind string) error {
 				return &FieldError{kind, field(fmt.Sprintf("entries[%d].match.driver", j)), e.Match.Driver, "match something else: with manageBinding the driver changes"}
 			}
 		}
+		if err := f.checkNetwork(kind, field); err != nil {
+			return err
+		}
 		if f.Programs != nil {
 			if err := f.Programs.check(f.Family, kind, field("programs")); err != nil {
 				return err

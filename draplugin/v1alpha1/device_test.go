@@ -90,6 +90,13 @@ func TestDevicesOfTheConfiguration(t *testing.T) {
 		"[{family: gpu, entries: [{name: foo}]}]": `devices[0].entries`,
 		"[{family: pci, entries: [{name: foo, match: {vendor: x}, expose: chardev}]}]": `vendor`,
 		"[gpu]": `cannot be read`,
+		"[{family: gpu, networkHook: /usr/bin/hook}]":                       `devices[0].networkHook: "/usr/bin/hook" is not valid: leave it out: only gaudi`,
+		"[{family: gpu, networkConfig: /etc/net.json}]":                     `devices[0].networkConfig: "/etc/net.json" is not valid: leave it out: only gaudi`,
+		"[{family: gaudi, networkHook: habana-container-hook}]":             `devices[0].networkHook: "habana-container-hook" is not valid: write an absolute path of the host`,
+		"[{family: gaudi, networkHook: /usr/../bin/hook}]":                  `devices[0].networkHook`,
+		"[{family: gaudi, networkHook: \"/bin/sh -c\"}]":                    `devices[0].networkHook`,
+		"[{family: gaudi, networkConfig: /etc/net.json}]":                   `devices[0].networkConfig: "/etc/net.json" is not valid: name the program that reads it as well (networkHook)`,
+		"[{family: gaudi, networkHook: /bin/hook, networkConfig: /etc/a/}]": `devices[0].networkConfig: "/etc/a/" is not valid: write an absolute path`,
 	} {
 		if _, err := DecodeConfiguration([]byte(head + text)); err == nil || !strings.Contains(err.Error(), said) {
 			t.Errorf("%s: %v, want %q", text, err, said)

@@ -2,8 +2,6 @@ package v1alpha1
 
 import (
 	"fmt"
-	"path"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -53,17 +51,14 @@ func (r ProgramRule) isFor(namespace string) bool {
 	return slices.Contains(r.Namespaces, AnyNamespace) || slices.Contains(r.Namespaces, namespace)
 }
 
-// hostPath is what paths of the host are made of that are mounted and handed to programs.
-var hostPath = regexp.MustCompile(`^(/[A-Za-z0-9._-]+)+$`)
-
 // check refuses what cannot be meant, and brings IDs into their canonical form.
 func (p *Programs) check(family, kind, field string) error {
 	bad := func(name, value, remedy string) error { return &FieldError{kind, field + name, value, remedy} }
 	if family != "fpga" {
 		return bad("", family, "leave it out: only ports of fpga are programmed")
 	}
-	if !hostPath.MatchString(p.Folder) || path.Clean(p.Folder) != p.Folder {
-		return bad(".folder", p.Folder, "write the absolute path of a folder of the host, such as \"/srv/fpga\", in letters, digits, dashes, dots and underscores")
+	if !isHostPath(p.Folder) {
+		return bad(".folder", p.Folder, remedyHostPath+"\"/srv/fpga\"")
 	}
 	for _, system := range []string{"/dev", "/proc", "/sys"} {
 		if p.Folder == system || strings.HasPrefix(p.Folder, system+"/") {

@@ -33,7 +33,7 @@ func TestProgramsAreReadWithCanonicalIDs(t *testing.T) {
 func TestProgramsThatCannotBeMeantAreRefused(t *testing.T) {
 	const allow = `, allow: [{namespaces: ["*"]}]}`
 	for text, said := range map[string]string{
-		`{folder: srv` + allow:                                          `devices[0].programs.folder: "srv" is not valid: write the absolute path`,
+		`{folder: srv` + allow:                                          `devices[0].programs.folder: "srv" is not valid: write an absolute path of the host`,
 		`{folder: /` + allow:                                            `devices[0].programs.folder`,
 		`{folder: ""` + allow:                                           `devices[0].programs.folder`,
 		`{folder: /srv/../etc` + allow:                                  `devices[0].programs.folder`,

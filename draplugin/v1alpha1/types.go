@@ -162,6 +162,13 @@ type DeviceFamily struct {
 	ManageBinding bool `json:"manageBinding,omitempty"`
 	// Entries select the functions of family pci, which no other family knows.
 	Entries []pciselect.Entry `json:"entries,omitempty"`
+	// NetworkHook is the absolute path of a program of the host that sets up the network ports
+	// of a container's accelerators (gaudi), for claims with scaleOut: it is run as root on the
+	// host, with the argument createRuntime, before the container starts.
+	NetworkHook string `json:"networkHook,omitempty"`
+	// NetworkConfig is the absolute path of a file of the host that such containers see under
+	// the same path, to be read (gaudi).
+	NetworkConfig string `json:"networkConfig,omitempty"`
 	// Programs are what claims can have ports programmed with (fpga). Without it, ports are
 	// given away as they are.
 	Programs *Programs `json:"programs,omitempty"`

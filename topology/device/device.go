@@ -55,8 +55,10 @@ type Device struct {
 	Nodes []Node
 	// Links are symbolic links in /dev that lead to nodes, ordered by path.
 	Links []Link
-	// Mounts are folders of the host that whoever gets the device sees.
+	// Mounts are folders and files of the host that whoever gets the device sees.
 	Mounts []Mount
+	// Hooks are programs that are run before a container with the device starts.
+	Hooks []Hook
 	// Variables are those of the environment of whoever gets the device.
 	Variables []Variable
 	// Interfaces are the network interfaces that move to whoever gets the device, by the
@@ -185,10 +187,21 @@ type Link struct {
 	Role string `json:"role,omitempty"`
 }
 
-// Mount is a folder of the host that a container sees under the same path, in which it
+// Mount is a folder, or a file, of the host that a container sees under the same path, in which it
 // cannot change anything but can use sockets. It is written into checkpoints.
 type Mount struct {
 	Path string `json:"path"`
+	// Role is as of [Node].
+	Role string `json:"role,omitempty"`
+}
+
+// Hook is a program of the host that is run on the host, as root, before the first instruction
+// of a container that has the device. Without it, or if it fails, the container does not start.
+// It is written into checkpoints.
+type Hook struct {
+	// Path is the program's, Argument its only one.
+	Path     string `json:"path"`
+	Argument string `json:"argument"`
 	// Role is as of [Node].
 	Role string `json:"role,omitempty"`
 }

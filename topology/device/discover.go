@@ -102,6 +102,16 @@ func sound(d Device) error {
 			return fmt.Errorf("node %q is not in /dev", n.Path)
 		}
 	}
+	for _, m := range d.Mounts {
+		if !isPath(m.Path) {
+			return fmt.Errorf("mount %q is no path", m.Path)
+		}
+	}
+	for _, k := range d.Hooks {
+		if !isPath(k.Path) {
+			return fmt.Errorf("hook %q is no path", k.Path)
+		}
+	}
 	for _, l := range d.Links {
 		if !inDev(l.Path) || !inDev(path.Join(path.Dir(l.Path), l.Target)) {
 			return fmt.Errorf("link %q to %q is not in /dev", l.Path, l.Target)
@@ -109,6 +119,8 @@ func sound(d Device) error {
 	}
 	return nil
 }
+
+func isPath(name string) bool { return path.IsAbs(name) && path.Clean(name) == name }
 
 func inDev(name string) bool { return strings.HasPrefix(name, "/dev/") && path.Clean(name) == name }
 

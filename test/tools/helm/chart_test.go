@@ -324,6 +324,7 @@ func TestSchemaRefuses(t *testing.T) {
 		{[]string{"--set-json", `config.devices=[{"family":"fpga","programs":{"folder":"srv","allow":[{"namespaces":["*"]}]}}]`}, []string{"/config/devices/0/programs/folder", "pattern"}},
 		{[]string{"--set-json", `config.devices=[{"family":"fpga","programs":{"folder":"/srv"}}]`}, []string{"/config/devices/0/programs", "allow"}},
 		{[]string{"--set-json", `config.devices=[{"family":"fpga","programs":{"folder":"/srv","allow":[{}]}}]`}, []string{"/config/devices/0/programs/allow/0", "namespaces"}},
+		{[]string{"--set-json", `config.devices=[{"family":"gaudi","networkHook":"hook"}]`}, []string{"/config/devices/0/networkHook", "pattern"}},
 		{[]string{"--set", "config.levels={numa}"}, []string{"/config/levels/0", "must be one of"}},
 		{[]string{"--set", "config.levels={l3,l3}"}, []string{"/config/levels", "equal"}},
 		{[]string{"--set", "image.tag=1"}, []string{"/image/tag", "want string"}},

@@ -48,13 +48,24 @@ const (
 const NoModule = -1
 
 // Family is the family of Gaudi accelerators.
-type Family struct{}
+type Family struct {
+	// NetworkHook is a program of the host by which the network ports of a container's
+	// accelerators are set up, for claims with the role [ScaleOut]: the hook of the maker's
+	// container runtime. Empty is none.
+	NetworkHook string
+	// NetworkConfig is a file of the host that such containers see, with the addresses of
+	// these ports. Empty is none.
+	NetworkConfig string
+}
+
+// createRuntime is how the maker's hook is told at which moment it is run.
+const createRuntime = "createRuntime"
 
 // Name implements [device.Family].
 func (Family) Name() string { return name }
 
 // Discover implements [device.Family].
-func (Family) Discover(h *device.Host, problem func(error)) []device.Device {
+func (family Family) Discover(h *device.Host, problem func(error)) []device.Device {
 	var devices []device.Device
 	for _, f := range h.Functions(func(f topology.PCIFunction) bool { return models[device.ID(f)] != "" }) {
 		d, handedOver := h.VFIO(name, f)
@@ -75,6 +86,12 @@ func (Family) Discover(h *device.Host, problem func(error)) []device.Device {
 			d.Taint(device.DriverLost, "other-driver")
 		}
 		d.Variables = t.variables
+		if !handedOver && family.NetworkHook != "" {
+			d.Hooks = []device.Hook{{Path: family.NetworkHook, Argument: createRuntime, Role: ScaleOut}}
+		}
+		if !handedOver && family.NetworkConfig != "" {
+			d.Mounts = []device.Mount{{Path: family.NetworkConfig, Role: ScaleOut}}
+		}
 		for _, n := range t.nodes {
 			d.Nodes = append(d.Nodes, n)
 			if n.Role == Control {

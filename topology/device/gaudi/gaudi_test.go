@@ -92,6 +92,42 @@ func TestGaudisAreUsedThroughTheirOwnNodes(t *testing.T) {
 	}
 }
 
+// What sets up a network is for who uses the accelerator through its driver, and asks for it.
+func TestTheNetworkOfTheNodeIsSetUpForKernelDevices(t *testing.T) {
+	s := on(t, "0000", 1)
+	s.neighbour.Driver = "vfio-pci"
+	s.Add(s.neighbour)
+	const program, file = "/usr/bin/habana-container-hook", "/etc/habanalabs/gaudinet.json"
+	hooks := []device.Hook{{Path: program, Argument: "createRuntime", Role: gaudi.ScaleOut}}
+	mounts := []device.Mount{{Path: file, Role: gaudi.ScaleOut}}
+	for _, test := range []struct {
+		family gaudi.Family
+		hooks  []device.Hook
+		mounts []device.Mount
+	}{
+		{gaudi.Family{}, nil, nil},
+		{gaudi.Family{NetworkHook: program}, hooks, nil},
+		{gaudi.Family{NetworkHook: program, NetworkConfig: file}, hooks, mounts},
+	} {
+		kernel := 0
+		for _, d := range s.Discover(test.family) {
+			if d.Personality != device.Kernel {
+				if len(d.Hooks)+len(d.Mounts) > 0 {
+					t.Errorf("%s has hooks %v and mounts %v", d.Name, d.Hooks, d.Mounts)
+				}
+				continue
+			}
+			kernel++
+			if !slices.Equal(d.Hooks, test.hooks) || !slices.Equal(d.Mounts, test.mounts) {
+				t.Errorf("%s of %+v has hooks %v and mounts %v", d.Name, test.family, d.Hooks, d.Mounts)
+			}
+		}
+		if kernel != 1 {
+			t.Errorf("%d kernel devices", kernel)
+		}
+	}
+}
+
 // named returns the device of that name, or one without a name.
 func named(devices []device.Device, name string) device.Device {
 	for _, d := range devices {

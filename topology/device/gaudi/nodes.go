@@ -15,7 +15,7 @@ const (
 	// Claims get it by default.
 	Control = "control"
 	// ScaleOut is the RDMA node of the accelerator's own network ports,
-	// /dev/infiniband/uverbs4. Claims get it when they ask for it.
+	// /dev/infiniband/uverbs4, and what sets these ports up. Claims get it when they ask for it.
 	ScaleOut = "scale-out"
 )
 
