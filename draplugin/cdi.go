@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 
@@ -194,15 +193,15 @@ func (f cdiFolder) hooks(g allocator.Grant, request string) []*cdispec.Hook {
 			hooks = append(hooks, job.Hook(f.hook))
 		}
 	}
+	var run []device.Hook
 	var links []device.Link
 	for _, h := range g.HardwareOf(request) {
 		for _, k := range h.Hooks {
-			if hook := deviceHook(k); !slices.ContainsFunc(hooks, func(other *cdispec.Hook) bool { return reflect.DeepEqual(other, hook) }) {
-				hooks = append(hooks, hook)
+			if !slices.Contains(run, k) {
+				run = append(run, k)
+				hooks = append(hooks, deviceHook(k))
 			}
 		}
-	}
-	for _, h := range g.HardwareOf(request) {
 		links = append(links, h.Links...)
 	}
 	if len(links) > 0 && f.hook != "" {
