@@ -41,7 +41,7 @@ func (n linuxNode) Ioctl(request uint, argument unsafe.Pointer) (int, error) {
 	for {
 		answer, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(n.fd), uintptr(request), uintptr(argument))
 		if errno == 0 {
-			return int(answer), nil //nolint:gosec // a small number
+			return int(answer), nil
 		}
 		if errno != unix.EINTR {
 			return 0, errno
