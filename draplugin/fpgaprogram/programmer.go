@@ -120,7 +120,9 @@ func (p Programmer) program(ctx context.Context, host host, port port, job Job, 
 	if err := errors.Join(err, engine.close()); err != nil {
 		return err
 	}
-	now, err := host.settled(ctx, job.Device)
+	// That the patience is at its end by now is no reason to start the container with anything
+	// else than what is looked for, nor to give up what has been done.
+	now, err := host.settled(context.WithoutCancel(ctx), job.Device)
 	if err != nil {
 		return err
 	}

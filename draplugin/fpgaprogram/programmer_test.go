@@ -154,8 +154,12 @@ func TestAPortThatIsBeingResetIsWaitedFor(t *testing.T) {
 		t.Error(err)
 	}
 	r.wantEvents(t)
-	r.After = func() { r.files.reset(6) } // as the hardware does
-	if err := r.run(t, r.job(1, wanted)); err != nil {
+	ctx, cancel := context.WithCancel(t.Context())
+	r.After = func() {
+		r.files.reset(6) // as the hardware does
+		cancel()         // the patience is at its end
+	}
+	if err := r.programmer(time.Hour).Run(ctx, r.job(1, wanted)); err != nil {
 		t.Error(err)
 	}
 	r.wantEvents(t, "port1 first")
@@ -178,6 +182,24 @@ func TestThePortIsFoundWhateverNumbersTheKernelGives(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.wantEvents(t, "port0 first")
+	})
+}
+
+// The engine stays the physical function's, and so does the lock.
+func TestAPortOfAVirtualFunctionIsProgrammedByTheCardsEngine(t *testing.T) {
+	eachStack(t, func(t *testing.T, r *rig) {
+		r.Give(1)
+		if !strings.Contains(r.Device(1), "5e-00-2-port1") {
+			t.Fatalf("the device is %s", r.Device(1))
+		}
+		if err := r.run(t, r.job(1, wanted)); err != nil {
+			t.Fatal(err)
+		}
+		r.wantEvents(t, "port1 first")
+		locks, err := filepath.Glob(filepath.Join(r.state, "*"))
+		if err != nil || len(locks) != 1 || filepath.Base(locks[0]) != "fpga-0000-5e-00-0.lock" {
+			t.Errorf("locks %q, %v", locks, err)
+		}
 	})
 }
 

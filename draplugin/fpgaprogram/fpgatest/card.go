@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/topolet/topolet/topology/device"
 	"github.com/topolet/topolet/topology/device/devicetest"
 )
 
@@ -38,13 +39,15 @@ type Card struct {
 	stack       stack
 	interfaceID string
 
-	mu     sync.Mutex
-	ports  map[uint32]string
-	region string // of the function, as it is named at the moment
-	node   string // of the engine
-	open   int
-	at     int // programs at this moment
-	events []string
+	mu sync.Mutex
+	// virtual are the functions that ports were given to; the others are the card's own.
+	virtual map[uint32]devicetest.Function
+	ports   map[uint32]string
+	region  string // of the function, as it is named at the moment
+	node    string // of the engine
+	open    int
+	at      int // programs at this moment
+	events  []string
 }
 
 // stack are the names of a set of drivers.
@@ -63,7 +66,7 @@ var stacks = map[string]stack{
 func New(t testing.TB, host *devicetest.Host, stackName, address, interfaceID, afuID string, ports int) *Card {
 	t.Helper()
 	c := &Card{
-		t: t, host: host, stack: stacks[stackName], interfaceID: interfaceID, ports: map[uint32]string{},
+		t: t, host: host, stack: stacks[stackName], interfaceID: interfaceID, ports: map[uint32]string{}, virtual: map[uint32]devicetest.Function{},
 		Function: devicetest.Function{
 			Path: "/sys/devices/pci0000:5d/" + address, Vendor: 0x8086, Device: 0x09c4, Class: 0x120000, Group: 60, Driver: stacks[stackName].driver,
 		},
@@ -105,9 +108,32 @@ func (c *Card) Have(number uint32, afuID string) {
 	c.show(number, afuID)
 }
 
+// Give takes a port from the card's own function and gives it to a virtual one.
+func (c *Card) Give(number uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.host.Remove(c.dir(number))
+	vf := c.Function
+	vf.Path, vf.Device, vf.Group = strings.TrimSuffix(c.Function.Path, "0")+fmt.Sprint(number+1), 0x09c5, 61
+	c.host.Add(vf)
+	c.host.Files(c.Function.Path, map[string]string{"sriov_totalvfs": "1", "sriov_numvfs": "1"})
+	c.host.Virtual(c.Function, vf, 0)
+	c.virtual[number] = vf
+	c.show(number, c.ports[number])
+}
+
+// dir is where a port is.
+func (c *Card) dir(number uint32) string {
+	f, ok := c.virtual[number]
+	if !ok {
+		f = c.Function
+	}
+	return f.Path + "/" + c.region + "/" + fmt.Sprintf(c.stack.port, number)
+}
+
 func (c *Card) show(number uint32, afuID string) {
 	name := fmt.Sprintf(c.stack.port, number)
-	c.host.Files(c.Function.Path+"/"+c.region+"/"+name, map[string]string{
+	c.host.Files(c.dir(number), map[string]string{
 		"id": fmt.Sprint(number), "afu_id": afuID, "dev": fmt.Sprintf("237:%d", number),
 		"uevent": fmt.Sprintf("MAJOR=237\nMINOR=%d\nDEVNAME=%s", number, name),
 	})
@@ -115,7 +141,13 @@ func (c *Card) show(number uint32, afuID string) {
 
 // Device is the name of a port's device.
 func (c *Card) Device(number uint32) string {
-	return "fpga-" + strings.NewReplacer(":", "-", ".", "-").Replace(c.Function.Address()) + fmt.Sprintf("-port%d", number)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f, ok := c.virtual[number]
+	if !ok {
+		f = c.Function
+	}
+	return "fpga-" + device.Dashed(f.Address()) + fmt.Sprintf("-port%d", number)
 }
 
 // AFU is the function that a port has.
