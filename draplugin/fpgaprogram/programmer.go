@@ -120,8 +120,7 @@ func (p Programmer) program(ctx context.Context, host host, port port, job Job, 
 	if err := errors.Join(err, engine.close()); err != nil {
 		return err
 	}
-	// That the patience is at its end by now is no reason to start the container with anything
-	// else than what is looked for, nor to give up what has been done.
+	// How it turned out is looked at even if the patience is at its end by now.
 	now, err := host.settled(context.WithoutCancel(ctx), job.Device)
 	if err != nil {
 		return err
