@@ -36,7 +36,7 @@ func TestGaudisKnowTheNetworkOfTheConfiguration(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := gaudi.Family{NetworkHook: "/bin/hook", NetworkConfig: "/etc/net.json"}
-	if got := familiesOf(config, nil)[0]; got != want {
+	if got := familiesOf(config, nil, nil)[0]; got != want {
 		t.Errorf("the family is %+v, want %+v", got, want)
 	}
 }
