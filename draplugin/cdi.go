@@ -120,7 +120,7 @@ func specName(uid allocator.ClaimUID) string { return specPrefix + string(uid) +
 // start-up scripts like to know what they got; nothing ever reads it back.
 func (f cdiFolder) specOf(g allocator.Grant) (*cdispec.Spec, error) {
 	vendor, class, _ := parser.ParseDevice(allocator.Ref{Claim: g.UID}.String())
-	spec := &cdispec.Spec{Kind: vendor + "/" + class}
+	spec := &cdispec.Spec{Kind: vendor + "/" + class, ContainerEdits: untilPlaced}
 	for _, request := range requestNames(g) {
 		_, _, name := parser.ParseDevice(deviceID(g.UID, request))
 		spec.Devices = append(spec.Devices, cdispec.Device{
@@ -139,6 +139,11 @@ func (f cdiFolder) specOf(g allocator.Grant) (*cdispec.Spec, error) {
 	}
 	spec.Version = version
 	return spec, nil
+}
+
+// untilPlaced keeps any container of the claim from being created before it is placed.
+var untilPlaced = cdispec.ContainerEdits{
+	Mounts: []*cdispec.Mount{{HostPath: allocator.UnplacedSource, ContainerPath: allocator.Unplaced, Options: []string{"rbind", "ro"}}},
 }
 
 // deviceID is the CDI device by which a container names a request of a claim.

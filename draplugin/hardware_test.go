@@ -489,7 +489,7 @@ func TestParametersOfDevices(t *testing.T) {
 	if _, err := cache.InjectDevices(spec, deviceID("quotes", "dev")); err != nil {
 		t.Fatal(err)
 	}
-	folder := []specs.Mount{{Destination: "/var/run/aesmd", Source: "/var/run/aesmd", Options: []string{"rbind", "ro", "nosuid", "nodev", "noexec"}}}
+	folder := []specs.Mount{unplaced, {Destination: "/var/run/aesmd", Source: "/var/run/aesmd", Options: []string{"rbind", "ro", "nosuid", "nodev", "noexec"}}}
 	if diff := cmp.Diff(folder, spec.Mounts); diff != "" {
 		t.Errorf("mounts of a claim that has the host's service make quotes -want +got:\n%s", diff)
 	}

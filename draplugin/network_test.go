@@ -67,7 +67,7 @@ func TestTheNetworkOfAcceleratorsIsSetUpOnceForThoseWhoAskForIt(t *testing.T) {
 			if diff := cmp.Diff(test.hooks, got); diff != "" {
 				t.Errorf("hooks -want +got:\n%s", diff)
 			}
-			if diff := cmp.Diff(test.mounts, spec.Mounts); diff != "" {
+			if diff := cmp.Diff(append([]specs.Mount{unplaced}, test.mounts...), spec.Mounts); diff != "" {
 				t.Errorf("mounts -want +got:\n%s", diff)
 			}
 		})

@@ -165,7 +165,8 @@ func TestDevicesOfAPreparedClaim(t *testing.T) {
 	r.wantResolved(t, got)
 	wantSpec := `{"cdiVersion":"0.3.0","kind":"topolet.dev/claim","devices":[` +
 		`{"name":"c.cpus","containerEdits":{"env":["TOPOLET_CPUS_C_CPUS=1,4-5,9,12-13"]}},` +
-		`{"name":"c.more","containerEdits":{"env":["TOPOLET_CPUS_C_MORE=6,14"]}}],"containerEdits":{}}`
+		`{"name":"c.more","containerEdits":{"env":["TOPOLET_CPUS_C_MORE=6,14"]}}],"containerEdits":{"mounts":[` +
+		`{"hostPath":"/proc/topolet-was-not-asked-where-this-container-runs","containerPath":"/run/topolet/unplaced","options":["rbind","ro"]}]}}`
 	if diff := cmp.Diff(wantSpec, r.disk(t)["topolet.dev-claim_c.json"]); diff != "" {
 		t.Errorf("CDI spec (-want +got):\n%s", diff)
 	}

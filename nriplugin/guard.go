@@ -34,6 +34,9 @@ var validationVersion = version.MustParseSemantic("0.10.0")
 // Older ones tell the CPUs only, as the plugins before the guard have left them;
 // there a set from the kubelet or another plugin passes. The sandbox of a pod is
 // no container of NRI's, and passes always.
+//
+// Where the runtime has lost the guard as well it asks nobody. Containers of claims are not
+// created then either: see [allocator.Unplaced].
 type Guard struct {
 	socket  string
 	refused prometheus.Counter

@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/nri/pkg/api"
 
+	"github.com/topolet/topolet/allocator"
 	"github.com/topolet/topolet/test/expect"
 )
 
@@ -77,7 +78,7 @@ func TestWithoutAnActivePluginNoContainerIsCreated(t *testing.T) {
 		cpus   string // that the kubelet passes
 		setter string // index of another plugin
 		said   string
-		// passes in a runtime that tells CPUs only
+		// passes the guard in a runtime that tells CPUs only
 		passes bool
 	}{
 		{name: "a shared container", said: "it would run on CPUs that are other containers' alone"},
@@ -103,7 +104,9 @@ func TestWithoutAnActivePluginNoContainerIsCreated(t *testing.T) {
 				c.Linux.Resources.Cpu.Cpus = tc.cpus
 				err := n.create(c)
 				if tc.passes && release == tellsCPUs {
-					if err != nil {
+					if tc.device != "" {
+						expect.Error(t, err, allocator.UnplacedSource)
+					} else if err != nil {
 						t.Errorf("refused: %v", err)
 					}
 					return
@@ -238,4 +241,18 @@ func TestTheGuardFindsTheRuntimeAgain(t *testing.T) {
 	n.startNRI()
 	n.waitGuard(g)
 	expect.Error(t, n.create(n.newContainer("a")), "no active topolet has placed")
+}
+
+// Neither the plugin nor the guard is there to refuse it: the runtime cannot make its mounts.
+func TestAClaimedContainerIsNotCreatedWithoutBeingPlaced(t *testing.T) {
+	n := newOfflineNode(t, false)
+	n.grant("claim", "x", "numa-1", 2)
+	expect.Error(t, n.create(n.newContainer("x", device("claim"))), allocator.UnplacedSource)
+	if err := n.create(n.newContainer("shared")); err != nil {
+		t.Error(err)
+	}
+	n.connect()
+	if err := n.create(n.newContainer("x", device("claim"))); err != nil {
+		t.Error(err)
+	}
 }

@@ -102,6 +102,9 @@ func (p *Plugin) CreateContainer(ctx context.Context, pod *api.PodSandbox, ctr *
 	for _, v := range placement.Environment {
 		adjust.AddEnv(v.Name, v.Value)
 	}
+	if len(c.Claims) > 0 {
+		adjust.RemoveMount(allocator.Unplaced)
+	}
 	crashpoint.Reached(crashpoint.Admitted)
 	return adjust, updates, nil
 }

@@ -18,6 +18,8 @@ import (
 	nrilog "github.com/containerd/nri/pkg/log"
 	"google.golang.org/protobuf/proto"
 	"k8s.io/klog/v2"
+
+	"github.com/topolet/topolet/allocator"
 )
 
 func init() {
@@ -236,6 +238,9 @@ func (r *fakeRuntime) newContainer(name string, devices ...string) *fakeContaine
 	}
 	for _, device := range devices {
 		c.CDIDevices = append(c.CDIDevices, &api.CDIDevice{Name: device})
+		if _, ours, _ := allocator.ParseRef(device); ours {
+			c.Mounts = []*api.Mount{{Destination: allocator.Unplaced, Source: allocator.UnplacedSource}}
+		}
 	}
 	return &fakeContainer{Container: c, pod: pod}
 }
@@ -256,6 +261,9 @@ func (r *fakeRuntime) beginCreate(c *fakeContainer) error {
 		r.apply(reply.GetUpdate()) //nolint:errcheck // as containerd does
 	}
 	r.hooks.Unlock()
+	if err == nil {
+		err = mount(c, reply.GetAdjust())
+	}
 	if err != nil {
 		return errors.Join(err, r.remove(c))
 	}
@@ -263,6 +271,25 @@ func (r *fakeRuntime) beginCreate(c *fakeContainer) error {
 	c.Linux.Resources.Cpu.Cpus, c.Linux.Resources.Cpu.Mems = adjusted.GetCpus(), adjusted.GetMems()
 	if adjusted.GetQuota() != nil {
 		c.Linux.Resources.Cpu.Quota = adjusted.GetQuota()
+	}
+	return nil
+}
+
+// mount makes the container's mounts, less those that plugins take away.
+func mount(c *fakeContainer, adjust *api.ContainerAdjustment) error {
+	gone := map[string]bool{}
+	for _, m := range adjust.GetMounts() {
+		if destination, removed := m.IsMarkedForRemoval(); removed {
+			gone[destination] = true
+		}
+	}
+	for _, m := range c.Mounts {
+		if gone[m.Destination] {
+			continue
+		}
+		if _, err := os.Stat(m.Source); err != nil {
+			return fmt.Errorf("mount: %w", err)
+		}
 	}
 	return nil
 }

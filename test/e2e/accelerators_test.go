@@ -83,7 +83,8 @@ func acceleratorHost(t *testing.T) *devicetest.Host {
 // TestAccelerators has the real API server and scheduler give away accelerators that are
 // not here: the machine is files, the devices' numbers are what a container would get.
 func TestAccelerators(t *testing.T) {
-	values := []string{"migration=true"}
+	// gpuMemory has a container ask the GPUs of this machine, which has none, before the daemon.
+	values := []string{"migration=true", "gpuMemory=true"}
 	configuration := "devices:\n"
 	for i, family := range acceleratorFamilies {
 		values = append(values, fmt.Sprintf("config.devices[%d].family=%s", i, family))

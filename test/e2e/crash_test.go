@@ -99,8 +99,6 @@ func crashAt(t *testing.T, point crashpoint.Point, when passing) {
 	before := start(t, ns, first).Allowed
 	claimFor(t, ns, "one", "1")
 	exclusive := podOf("exclusive", "one")
-	// Without it the runtime would create the container while topolet is dead.
-	exclusive.Annotations = map[string]string{"required-plugins.noderesource.dev": "[topolet]"}
 	if when == creation {
 		arm(t, point)
 		create(t, ns, exclusive)

@@ -64,7 +64,6 @@ func crashOnMachineAt(t *testing.T, node harness.Node, ns string, beside exclusi
 	name := string(point)
 	claimFor(t, ns, name, "2", atNUMANode(1))
 	p := podOn(node, name, name)
-	p.Annotations = map[string]string{"required-plugins.noderesource.dev": "[topolet]"}
 	p.Spec.Containers[0].Args = []string{"-interval=1h"}
 	create(t, ns, p)
 	if err := harness.Wait(t.Context(), startLimit, fmt.Sprintf("topolet to die at the point %s", point), func(context.Context) error {

@@ -27,6 +27,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/ptr"
 
+	"github.com/topolet/topolet/allocator"
 	"github.com/topolet/topolet/draplugin"
 	"github.com/topolet/topolet/test/harness"
 	"github.com/topolet/topolet/topology"
@@ -147,18 +148,18 @@ func TestContainersAreRefusedWhileTheActiveConnectionIsLost(t *testing.T) {
 	changeTo(t, ns, "shared", all.Difference(cpu))
 }
 
-// TestAPodThatRequiresTopoletDoesNotStartWithoutIt has the runtime's own validator
-// refuse what no guard can, because there is no daemon.
-func TestAPodThatRequiresTopoletDoesNotStartWithoutIt(t *testing.T) {
+// TestAPodThatNeedsTopoletDoesNotStartWithoutIt has no daemon, so that no guard can refuse
+// anything: a claim's container cannot be created, and the runtime's own validator refuses
+// others that ask for it.
+func TestAPodThatNeedsTopoletDoesNotStartWithoutIt(t *testing.T) {
 	requires := func(p *corev1.Pod) *corev1.Pod {
 		p.Annotations = map[string]string{"required-plugins.noderesource.dev": "[topolet]"}
 		return p
 	}
 	ns := namespace(t)
 	claimFor(t, ns, "one", "1")
-	k := start(t, ns, requires(podOf("exclusive", "one")))
+	k := start(t, ns, podOf("exclusive", "one"))
 	cpu := granted(t, ns, "one")
-	const said = `required plugin "topolet" not present`
 	withoutDaemon(t, func() {
 		// A claim that is prepared already does not hold its container back.
 		for _, pid := range k.Pids {
@@ -166,14 +167,17 @@ func TestAPodThatRequiresTopoletDoesNotStartWithoutIt(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		waitEvent(t, ns, "exclusive", said)
+		waitEvent(t, ns, "exclusive", allocator.UnplacedSource)
 		create(t, ns, requires(podOf("shared")))
-		waitEvent(t, ns, "shared", said)
+		waitEvent(t, ns, "shared", `required plugin "topolet" not present`)
 		create(t, ns, podOf("plain"))
 		running(t, ns, "plain", "main")
 	})
 	if got := running(t, ns, "exclusive", "main").Allowed; !got.Equals(cpu) {
 		t.Errorf("granted %s, runs on %s", cpu, got)
+	}
+	if said := lines(t, ns, "exclusive"); len(said) != 1 || said[0].CPUsAllowed != cpu.String() {
+		t.Errorf("granted %s; the workload has seen %+v", cpu, said)
 	}
 	for _, pod := range []string{"shared", "plain"} {
 		if got := running(t, ns, pod, "main").Allowed; got.Intersects(cpu) {

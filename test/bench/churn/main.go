@@ -59,7 +59,7 @@ func main() {
 	flag.StringVar(&o.state, "state", "/var/lib/topolet-churn", "`folder` that holds everything of the cluster")
 	flag.StringVar(&o.podCIDR, "pod-cidr", "10.225.0.0/24", "IPv4 `network` of the pods")
 	flag.StringVar(&o.machine, "machine", hostMachine, "the node: host is this machine, numa an emulated one")
-	flag.StringVar(&o.layout, "layout", "many-cores", "shape of the emulated machine")
+	flag.StringVar(&o.layout, "layout", "many-containers", "shape of the emulated machine")
 	flag.StringVar(&o.enforcement, "enforcement", "", "the chart's config.enforcement: Auto, Kernel or Runtime")
 	flag.BoolVar(&o.without, "without", false, "do not install topolet; exclusive pods have no claims then")
 	flag.BoolVar(&o.keep, "keep", false, "leave the cluster up; its metrics then count several runs")

@@ -115,9 +115,10 @@ func Layouts() []Layout {
 			},
 		},
 		{
-			// For loads: many cores, and memory for many containers.
-			Name:    "many-cores",
-			Sockets: 2, L3PerSocket: 2, CoresPerL3: 6, ThreadsPerCore: 1,
+			// For loads: memory for many containers, and no more cores than a host of two
+			// CPUs emulates at once without them waiting for each other.
+			Name:    "many-containers",
+			Sockets: 2, L3PerSocket: 2, CoresPerL3: 2, ThreadsPerCore: 1,
 			Nodes: []Node{
 				{L3: []int{0, 1}, Memory: 3072},
 				{L3: []int{2, 3}, Memory: 3072},
