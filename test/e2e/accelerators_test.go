@@ -103,7 +103,7 @@ func oldPods(t *testing.T, n *paperNode) {
 		{"gpu.intel.com/i915", "gpu-0000-40-00-0", "/dev/dri/card1 c 226:1, /dev/dri/renderD128 c 226:128"},
 		{"gpu.intel.com/xe", "gpu-0000-40-01-0", "/dev/dri/card2 c 226:2, /dev/dri/renderD129 c 226:129"},
 		{"habana.ai/gaudi", "gaudi-0000-41-00-0", "/dev/accel/accel0 c 261:0, /dev/accel/accel_controlD0 c 508:0"},
-		{"qat.intel.com/cy", "qat-0000-42-00-1", "/dev/vfio/52 c 243:52, /dev/vfio/vfio c 10:196"},
+		{"qat.intel.com/cy", "qat-0000-42-00-1-vfio", "/dev/vfio/52 c 243:52, /dev/vfio/vfio c 10:196"},
 		{"dsa.intel.com/wq-user-dedicated", "dsa-0000-43-00-0-wq0", "/dev/dsa/wq0.0 c 511:0"},
 		{"dlb.intel.com/pf", "dlb-0000-45-00-0", "/dev/dlb0 c 507:0"},
 		{"sgx.intel.com/enclave", "sgx-epc-node0", "/dev/sgx_enclave c 10:125"},
