@@ -13,7 +13,9 @@
 //	report.go      the progress, the table and the line of JSON
 //
 // The emulated machine takes seconds to start a container. To have all of them up, give it
-// time and let them live: -machine numa -starting 2 -life 15m -for 25m.
+// time and let them live: -machine numa -starting 2 -life 15m -for 25m. With few CPUs reserved
+// the claims leave everything else, the runtime and topolet too, one of its slow CPUs, so that
+// it has a NUMA node of them by default.
 //
 // With -without the same pods come and go without topolet. What starting containers takes
 // longer with it is then the difference of two runs, and the observer shows that it can
@@ -45,7 +47,7 @@ const (
 type options struct {
 	state, podCIDR       string
 	machine, enforcement string
-	layout               string
+	layout, reserved     string
 	without, keep        bool
 	duration, life       time.Duration
 	containers, perPod   int
@@ -60,6 +62,7 @@ func main() {
 	flag.StringVar(&o.podCIDR, "pod-cidr", "10.225.0.0/24", "IPv4 `network` of the pods")
 	flag.StringVar(&o.machine, "machine", hostMachine, "the node: host is this machine, numa an emulated one")
 	flag.StringVar(&o.layout, "layout", "many-containers", "shape of the emulated machine")
+	flag.StringVar(&o.reserved, "reserved", "", "the chart's config.reservedCPUs; empty is its default, and 0-3 on the emulated machine")
 	flag.StringVar(&o.enforcement, "enforcement", "", "the chart's config.enforcement: Auto, Kernel or Runtime")
 	flag.BoolVar(&o.without, "without", false, "do not install topolet; exclusive pods have no claims then")
 	flag.BoolVar(&o.keep, "keep", false, "leave the cluster up; its metrics then count several runs")
@@ -72,6 +75,9 @@ func main() {
 	flag.Uint64Var(&o.seed, "seed", 1, "of the pods' lives")
 	flag.StringVar(&o.json, "json", "", "append the result to this `file`, as a line of JSON")
 	flag.Parse()
+	if o.machine == numaMachine && o.reserved == "" {
+		o.reserved = "0-3"
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// Further signals change nothing: removing the cluster has a limit of its own.
 	defer stop()
@@ -162,6 +168,9 @@ func up(ctx context.Context, testbed *harness.Cluster, o options) (harness.Node,
 	values := []string{}
 	if o.enforcement != "" {
 		values = append(values, "config.enforcement="+o.enforcement)
+	}
+	if o.reserved != "" {
+		values = append(values, "config.reservedCPUs="+o.reserved)
 	}
 	return node, testbed.Install(ctx, values...)
 }
