@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/topolet/topolet/allocator"
+	"github.com/topolet/topolet/draplugin/v1alpha1"
 	"github.com/topolet/topolet/topology"
 	"github.com/topolet/topolet/topology/device"
 	"github.com/topolet/topolet/topology/device/gpu"
@@ -67,6 +69,15 @@ type savedGPUMemory struct {
 }
 
 var _ gpu.MemoryQuery = (*savedGPUMemory)(nil)
+
+// gpuMemoryFor reads the file if the configuration has GPUs. Without them nobody is interested
+// in one that an earlier installation has left.
+func gpuMemoryFor(config v1alpha1.Configuration, stateDir string, host fs.FS) (gpu.MemoryQuery, error) {
+	if !slices.ContainsFunc(config.Devices, func(f v1alpha1.DeviceFamily) bool { return f.Family == "gpu" }) {
+		return nil, nil
+	}
+	return loadGPUMemory(stateDir, host)
+}
 
 // loadGPUMemory reads the file of a state folder. Without one it returns nil: nobody wanted
 // cards to be asked. A file that cannot be used, or is of another run of the machine, is an

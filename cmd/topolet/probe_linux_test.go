@@ -377,6 +377,19 @@ func TestAFileThatCannotBeReadIsAnError(t *testing.T) {
 	}
 }
 
+func TestWithoutGPUsInTheConfigurationTheFileIsNotRead(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, gpuMemoryName), []byte("garbage"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for family, wantError := range map[string]bool{"gpu": true, "nvme": false} {
+		config := v1alpha1.Configuration{Devices: []v1alpha1.DeviceFamily{{Family: family}}}
+		if query, err := gpuMemoryFor(config, dir, os.DirFS(dir)); query != nil || (err != nil) != wantError {
+			t.Errorf("with family %s: %v, %v", family, query, err)
+		}
+	}
+}
+
 func TestMemoryStaysWithTheFunctionWhenCardsAreNumberedAnew(t *testing.T) {
 	r := newGPURig(t)
 	r.probe()

@@ -132,7 +132,7 @@ func run(ctx context.Context, opts runOptions) error {
 	}
 	defer writer.Close() //nolint:errcheck // nothing is kept back
 	rebinder := rebind.New(host, writer, rebindLimits)
-	memory, err := loadGPUMemory(opts.stateDir, host)
+	memory, err := gpuMemoryFor(config, opts.stateDir, host)
 	if err != nil {
 		logger.Error(err, "GPUs whose memory no file tells are published without it")
 	}
