@@ -18,7 +18,8 @@
 //
 // Between the events the kernel's cpusets and partitions are held against the ledger
 // now and then, and put right. A second connection, the [Guard], refuses containers
-// that no active plugin has placed.
+// that no active plugin has placed. Where the runtime asks neither, a container of a claim
+// cannot be created, because nobody takes its mount [allocator.Unplaced] away.
 //
 // CPUs that come back outside any event ([Plugin.Push]) are given to the shared
 // containers by an update of the plugin's own accord.

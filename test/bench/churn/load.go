@@ -213,7 +213,7 @@ func (l *load) pod(kind, name string) *corev1.Pod {
 		Spec: corev1.PodSpec{
 			NodeSelector: map[string]string{corev1.LabelHostname: l.node.Name},
 			// A network of its own has nothing to do with CPUs, and takes an emulated
-			// machine as long as three containers.
+			// machine seconds.
 			HostNetwork:                   true,
 			TerminationGracePeriodSeconds: ptr.To[int64](1),
 			AutomountServiceAccountToken:  ptr.To(false),
