@@ -43,7 +43,8 @@ test-e2e: testbed-build numa-packages ## End-to-end tests on real clusters of th
 # The two run side by side: an emulated machine takes one CPU of this host, however many it
 # has, and leaves room for the other tests. Two such machines would not: the testbed's own
 # tests, which start one, come afterwards.
-E2E := go test -tags e2e -count=1 -timeout 80m -v
+# gotestsum tells at the end once more what failed, and why.
+E2E = $(call GO_TOOL,gotestsum) --format standard-verbose -- -tags e2e -count=1 -timeout 80m
 
 .PHONY: test-on-machine
 test-on-machine:
