@@ -27,8 +27,8 @@ import (
 )
 
 const (
-	bootLimit = 5 * time.Minute
-	// followLimit is how soon what is published follows the machine.
+	bootLimit = 10 * time.Minute
+	// followLimit is how soon topolet follows what others do to the machine.
 	followLimit = 10 * time.Second
 )
 

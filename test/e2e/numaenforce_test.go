@@ -71,11 +71,11 @@ func waitState(t *testing.T, what string, state func() string, want string) {
 	}
 }
 
-// waitFile waits until a file of the machine says this.
+// waitFile waits until a file of the machine says this, and returns how long that took.
 func waitFile(t *testing.T, node harness.Node, file, want string) time.Duration {
 	t.Helper()
 	begin := time.Now()
-	if err := harness.Wait(t.Context(), followLimit, fmt.Sprintf("%s to say %q", file, want), func(context.Context) error {
+	if err := harness.Wait(t.Context(), startLimit, fmt.Sprintf("%s to say %q", file, want), func(context.Context) error {
 		data, err := node.ReadFile(file)
 		if got := strings.TrimSpace(string(data)); err == nil && got != want {
 			err = fmt.Errorf("it says %q", got)
@@ -119,6 +119,9 @@ func kernelTier(t *testing.T, node harness.Node) {
 			waitFile(t, node, held.dir+"/"+partitionFile, "root")
 			waitFile(t, node, held.dir+"/cpuset.cpus.effective", held.cpus.String())
 			t.Logf("%s: put back after %s", change.file, took)
+			if took > followLimit {
+				t.Errorf("it has to be put back within %s", followLimit)
+			}
 		}
 	})
 	t.Run("no load balancing", func(t *testing.T) {

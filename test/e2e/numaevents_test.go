@@ -116,7 +116,7 @@ func capacityAndTaints(d resourceapi.Device) string {
 // waitConditions waits until the devices in a claim's status have these conditions.
 func waitConditions(t *testing.T, namespace, claim, want string) {
 	t.Helper()
-	if err := harness.Wait(t.Context(), followLimit, fmt.Sprintf("claim %s to have the conditions %q", claim, want), func(ctx context.Context) error {
+	if err := harness.Wait(t.Context(), startLimit, fmt.Sprintf("claim %s to have the conditions %q", claim, want), func(ctx context.Context) error {
 		c, err := cluster.Client.ResourceV1().ResourceClaims(namespace).Get(ctx, claim, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -138,7 +138,7 @@ func waitConditions(t *testing.T, namespace, claim, want string) {
 
 func waitAllowed(t *testing.T, namespace, pod string, want topology.CPUSet) {
 	t.Helper()
-	if err := harness.Wait(t.Context(), followLimit, fmt.Sprintf("pod %s to run on %s", pod, want), func(ctx context.Context) error {
+	if err := harness.Wait(t.Context(), startLimit, fmt.Sprintf("pod %s to run on %s", pod, want), func(ctx context.Context) error {
 		k, err := cluster.Kernel(ctx, namespace, pod, "main")
 		if err != nil {
 			return err

@@ -24,7 +24,9 @@ import (
 )
 
 const (
-	startLimit  = 5 * time.Minute
+	// startLimit covers four containers of whole NUMA nodes on an emulated machine whose
+	// host is busy with other work.
+	startLimit  = 15 * time.Minute
 	deleteLimit = 5 * time.Minute
 	// restartLimit covers the kubelet's back-off before it restarts a daemon
 	// that was killed a second time.
