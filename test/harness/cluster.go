@@ -125,7 +125,7 @@ func (c *Cluster) Install(ctx context.Context, values ...string) error {
 	args := []string{
 		"tool", "-modfile=" + filepath.Join(c.Source, "test/tools/helm/go.mod"), "helm",
 		"upgrade", "--install", "topolet", filepath.Join(c.Source, "deploy/helm/topolet"),
-		"--namespace", Namespace, "--create-namespace", "--wait", "--timeout", "2m",
+		"--namespace", Namespace, "--create-namespace", "--wait", "--timeout", "5m",
 	}
 	for _, v := range values {
 		args = append(args, "--set", v)
