@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
+	logsapi "k8s.io/component-base/logs/api/v1"
 
 	"github.com/topolet/topolet/allocator"
 	"github.com/topolet/topolet/draplugin/v1alpha1"
@@ -29,6 +30,12 @@ import (
 
 func TestRunRefusesFlags(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "none.yaml")
+	// The way to log can be set once in a process.
+	t.Cleanup(func() {
+		if err := logsapi.ResetForTest(nil); err != nil {
+			t.Error(err)
+		}
+	})
 	for _, tc := range []struct {
 		name string
 		args []string

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/topolet/topolet/test/bench/churn/sample"
 	"github.com/topolet/topolet/test/harness"
 	"github.com/topolet/topolet/topology"
 )
@@ -33,7 +34,10 @@ func (b *bench) say(format string, args ...any) {
 	fmt.Fprintf(b.progress, "churn: "+format+"\n", args...)
 }
 
-var errOver = errors.New("the time is over")
+var (
+	errOver   = errors.New("the time is over")
+	errUnseen = errors.New("the sampler ended early")
+)
 
 // measure has pods come and go for the time of the run. The result is nil if there is
 // none; it may come with an error that ended the run early.
@@ -95,7 +99,9 @@ func (l *load) loadFor(ctx context.Context, r *result) error {
 		case err = <-ended:
 			running = false
 		case <-ticker.C:
-			l.tell(time.Since(begin))
+			if seen := l.tell(time.Since(begin)); seen.Ended {
+				cancel(errUnseen)
+			}
 		}
 	}
 	r.Seconds = time.Since(begin).Seconds()
@@ -108,7 +114,8 @@ func (l *load) loadFor(ctx context.Context, r *result) error {
 	return err
 }
 
-func (l *load) tell(after time.Duration) {
+// tell says how far the run is, and returns what the sampler has seen.
+func (l *load) tell(after time.Duration) sample.Result {
 	now := l.pods.count()
 	seen, err := l.observer.result()
 	if err != nil {
@@ -116,6 +123,7 @@ func (l *load) tell(after time.Duration) {
 	}
 	l.say("%4.0fs: %d containers created, %d running, %d claims pending, %d violations, %d logs of a start elsewhere; %d samples, longest gap %v",
 		after.Seconds(), now.created, now.running, now.pending, seen.Violations, l.logged().Elsewhere, seen.Samples, seen.LongestGap.Round(time.Millisecond))
+	return seen
 }
 
 // finish asks all who watched.

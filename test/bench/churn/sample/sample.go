@@ -259,13 +259,12 @@ func (s *Sampler) inspect(c *container) (Seen, error) {
 	pids := strings.Fields(string(procs))
 	c.stage = gone
 	for _, pid := range pids {
-		// The kernel's word for what runs, where a process can choose its own name.
-		program, err := os.Readlink(filepath.Join(s.Proc, pid, "exe"))
-		if isGone(err) {
-			continue
-		}
+		program, err := s.program(pid)
 		if err != nil {
 			return seen, err
+		}
+		if program == "" {
+			continue
 		}
 		seen.Program = program
 		switch {
@@ -290,6 +289,24 @@ func (s *Sampler) inspect(c *container) (Seen, error) {
 		return seen, fmt.Errorf("%s: %w", c.dir, err)
 	}
 	return seen, nil
+}
+
+// program is the file that a process runs, nothing if it has ended: the kernel's word for it,
+// where a process can choose its own name.
+func (s *Sampler) program(pid string) (string, error) {
+	dir := filepath.Join(s.Proc, pid)
+	program, err := os.Readlink(filepath.Join(dir, "exe"))
+	if errors.Is(err, fs.ErrPermission) {
+		// proc_pid_readlink in the kernel's fs/proc/base.c says that also of a process that
+		// ends meanwhile.
+		if _, gone := os.Stat(dir); gone != nil {
+			err = gone
+		}
+	}
+	if isGone(err) {
+		return "", nil
+	}
+	return program, err
 }
 
 // list finds the containers there are now.
